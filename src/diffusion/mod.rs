@@ -1,0 +1,9 @@
+//! Diffusion as composition of denoisers: schedules, network wrappers, guidance, samplers, seeded noise.
+
+mod denoiser;
+pub mod guidance;
+pub mod noise;
+pub mod samplers;
+pub mod schedule;
+
+pub use denoiser::{Cond, Denoiser, Denoising};

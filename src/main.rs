@@ -1,0 +1,3 @@
+//! The `pangu-draw` command.
+
+fn main() {}

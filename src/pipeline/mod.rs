@@ -1,0 +1,1 @@
+//! A request in, events and an image out.

@@ -1,0 +1,186 @@
+//! Moving tensors between a store and a network, strictly and by name.
+
+use super::quant::GgmlType;
+use crate::{Error, Result};
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{Tensor, TensorData},
+};
+use std::{borrow::Cow, collections::BTreeSet};
+
+/// One tensor as it is stored: bytes of a ggml type, with PyTorch's shape order (outermost axis first).
+#[derive(Debug, Clone)]
+pub struct StoredTensor<'a> {
+    /// Axes, outermost first.
+    pub shape: Vec<usize>,
+    /// Element type of `bytes`.
+    pub dtype: GgmlType,
+    /// Little-endian data, whole blocks for quantized types.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// The named tensors of one component, whatever file they lie in.
+pub trait TensorSource {
+    /// Name of the component, for messages.
+    fn component(&self) -> &str;
+    /// All tensor names.
+    fn names(&self) -> Vec<String>;
+    /// One tensor, if there is one of that name.
+    ///
+    /// # Errors
+    /// If the bytes cannot be read.
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>>;
+}
+
+/// Loads every parameter of `module` from `source`, where each is looked up as `prefix` + its path.
+///
+/// Paths are diffusers' names: a field path joined by dots, except that burn's `gamma`/`beta` are called `weight`/`bias`
+/// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`) reads `.N`.
+/// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
+///
+/// # Errors
+/// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
+/// `prefix` that no parameter asked for.
+pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
+    let mut loader = Loader { source, path: Path::new(prefix), seen: BTreeSet::new(), error: None };
+    let module = module.map(&mut loader);
+    if let Some(error) = loader.error {
+        return Err(error);
+    }
+    match source.names().into_iter().find(|name| name.starts_with(prefix) && !loader.seen.contains(name)) {
+        Some(name) => Err(Error::TensorUnexpected { component: source.component().into(), name }),
+        None => Ok(module),
+    }
+}
+
+/// Every parameter of `module` as `(name, shape, values)`, named and laid out as [`load`] expects them.
+pub fn save<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut saver = Saver { path: Path::new(prefix), tensors: Vec::new() };
+    module.visit(&mut saver);
+    saver.tensors
+}
+
+/// Where in the module tree a walk stands.
+struct Path {
+    prefix: String,
+    names: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Path {
+    fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), names: Vec::new(), containers: Vec::new() }
+    }
+
+    fn enter(&mut self, name: &str, container: &str) {
+        self.names.push(name.into());
+        self.containers.push(container.into());
+    }
+
+    fn exit(&mut self) {
+        self.names.pop();
+        self.containers.pop();
+    }
+
+    /// The tensor name PyTorch would give this parameter.
+    fn name(&self) -> String {
+        let parts: Vec<String> = self
+            .names
+            .iter()
+            .map(|name| match name.as_str() {
+                "gamma" => "weight".into(),
+                "beta" => "bias".into(),
+                other => match other.rsplit_once('_') {
+                    Some((head @ ("to_out" | "net"), index)) => format!("{head}.{index}"),
+                    _ => other.into(),
+                },
+            })
+            .collect();
+        format!("{}{}", self.prefix, parts.join("."))
+    }
+
+    /// Whether the parameter is the matrix of a `Linear`, which burn keeps as `[in, out]`.
+    fn is_linear(&self) -> bool {
+        self.names.last().is_some_and(|name| name == "weight")
+            && self.containers.last().is_some_and(|container| container.ends_with("Linear"))
+    }
+}
+
+struct Loader<'a> {
+    source: &'a dyn TensorSource,
+    path: Path,
+    seen: BTreeSet<String>,
+    error: Option<Error>,
+}
+
+impl Loader<'_> {
+    fn tensor<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+        let name = self.path.name();
+        let component = || self.source.component().to_string();
+        let Some(stored) = self.source.tensor(&name)? else {
+            return Err(Error::TensorMissing { component: component(), name });
+        };
+        let mut expected: Vec<usize> = param.lazy_shape().to_vec();
+        let linear = self.path.is_linear();
+        if linear {
+            expected.reverse();
+        }
+        if stored.shape != expected {
+            return Err(Error::TensorShape { component: component(), name, expected, found: stored.shape });
+        }
+        let values = stored.dtype.dequantize(&stored.bytes, expected.iter().product())?;
+        let device = param.lazy_device();
+        let tensor = Tensor::<D>::from_data(TensorData::new(values, expected), &device);
+        self.seen.insert(name);
+        Ok(if linear { tensor.transpose() } else { tensor })
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        match self.tensor(&param) {
+            Ok(tensor) => {
+                let id = param.id;
+                param.transform_for_load(tensor, id)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}
+
+struct Saver {
+    path: Path,
+    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Saver {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let value = if self.path.is_linear() { value.transpose() } else { value };
+        let shape = value.dims().to_vec();
+        let values = value.into_data().convert::<f32>().to_vec().expect("converted to f32 above");
+        self.tensors.push((self.path.name(), shape, values));
+    }
+}
