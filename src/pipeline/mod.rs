@@ -1,1 +1,3 @@
-//! A request in, events and an image out.
+//! A request in, events and an image out. Nothing here knows who asks.
+
+pub mod config;

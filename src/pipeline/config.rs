@@ -1,0 +1,252 @@
+//! The `pipeline` section of a model's manifest: how its components draw together.
+
+use crate::{
+    Error, Result,
+    diffusion::schedule::{Prediction, ScheduleConfig},
+};
+use serde::{Deserialize, Serialize};
+
+/// How the components of a model draw together. Component names refer to [`crate::weights::manifest::Manifest`] roles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// Text encoders; their token features are concatenated along the feature axis.
+    pub text: Vec<TextConfig>,
+    /// What the vector condition of the UNet is made of.
+    pub vector: VectorConfig,
+    /// The noise schedule that the experts were trained on.
+    pub schedule: ScheduleConfig,
+    /// One network, or PanGu-Draw's two.
+    pub experts: ExpertsConfig,
+    /// The latent space.
+    pub latent: LatentConfig,
+    /// The picture sizes the model was trained for.
+    pub image: ImageConfig,
+    /// Styles a user may choose from.
+    #[serde(default)]
+    pub styles: Vec<Style>,
+    /// Settings a request falls back to.
+    pub defaults: Defaults,
+}
+
+/// One text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TextConfig {
+    /// The bilingual sentence encoder ([`crate::nets::text::sentence`]).
+    Sentence {
+        /// Role of the component.
+        component: String,
+    },
+    /// CLIP's text tower ([`crate::nets::text::clip`]).
+    Clip {
+        /// Role of the component.
+        component: String,
+        /// Which layer feeds cross-attention.
+        layer: ClipLayer,
+        /// Whether this tower's projected pooled vector is the model's pooled vector.
+        #[serde(default)]
+        pooled: bool,
+        /// Id that fills a prompt up to 77 tokens.
+        pad: u32,
+    },
+}
+
+/// Which hidden state of a CLIP tower a UNet attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipLayer {
+    /// The last layer, after the final norm (SD 1.x).
+    Last,
+    /// The last but one, before the final norm (SDXL, PanGu-Draw).
+    Penultimate,
+}
+
+/// What the UNet's vector condition is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum VectorConfig {
+    /// None (SD 1.x).
+    None,
+    /// The pooled text vector alone.
+    Pooled,
+    /// SDXL's: pooled text and sinusoids of (original size, crop, target size).
+    TextTime {
+        /// Width of one sinusoid, 256.
+        dim: usize,
+    },
+    /// PanGu-Draw's: pooled text and a sinusoid of the size bucket's index.
+    SizeBucket {
+        /// Width of the sinusoid, 256.
+        dim: usize,
+        /// Buckets as `[height, width]`.
+        buckets: Vec<[usize; 2]>,
+    },
+}
+
+/// A UNet and what it predicts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expert {
+    /// Role of the component.
+    pub component: String,
+    /// What it was trained to predict.
+    pub prediction: Prediction,
+}
+
+/// One network for all timesteps, or two that share them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ExpertsConfig {
+    /// One network.
+    Single {
+        /// The network.
+        unet: Expert,
+    },
+    /// PanGu-Draw: structure for `t >= t_struct`, texture below.
+    TimeDecoupled {
+        /// Draws composition and shape out of pure noise.
+        structure: Expert,
+        /// Refines from `t_struct` on.
+        texture: Expert,
+        /// The boundary in training timesteps.
+        t_struct: f64,
+        /// Which rule places a step at the boundary.
+        #[serde(default)]
+        rule: BoundaryRule,
+    },
+}
+
+/// The two known rules for the step at the boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundaryRule {
+    /// By the step's own timestep: structure while `t >= t_struct` (the paper).
+    #[default]
+    Timestep,
+    /// By the previous step's timestep, initially the schedule's length (the released sampler).
+    PreviousStep,
+}
+
+/// The latent space: `network latent = (autoencoder latent - shift) * scale`, per channel or one number for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentConfig {
+    /// Role of the encoder, if the model has one.
+    #[serde(default)]
+    pub encoder: Option<String>,
+    /// Role of the decoder.
+    pub decoder: String,
+    /// Latent channels.
+    pub channels: usize,
+    /// Pixels per latent cell along one axis.
+    pub factor: usize,
+    /// Subtracted from the autoencoder's latent: one number, or one a channel.
+    pub shift: Vec<f32>,
+    /// Multiplied after that: one number, or one a channel.
+    pub scale: Vec<f32>,
+    /// Decoded value range.
+    pub pixels: PixelRange,
+}
+
+/// What a decoded value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PixelRange {
+    /// `[-1, 1]` for black to white (Stable Diffusion).
+    Symmetric,
+    /// `2 (1 - rgb)`: white is 0, so that zero padding is paper.
+    WhiteZero,
+}
+
+/// Picture sizes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Default width in pixels.
+    pub width: usize,
+    /// Default height in pixels.
+    pub height: usize,
+    /// Width and height must be multiples of this.
+    pub multiple: usize,
+    /// Largest width or height a request may ask for.
+    pub max: usize,
+}
+
+/// A style: words put before a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Style {
+    /// What a request names it by.
+    pub id: String,
+    /// Shown to people.
+    pub name: Bilingual,
+    /// `{}` stands for the prompt, e.g. `"{}, 3D render"`.
+    pub template: Bilingual,
+}
+
+/// A text in English and Chinese.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bilingual {
+    /// English.
+    pub en: String,
+    /// Chinese.
+    pub zh: String,
+}
+
+/// Settings a request falls back to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance, 1 = off.
+    pub guidance_scale: f64,
+    /// PanGu's style guidance on top, 0 = off.
+    #[serde(default)]
+    pub style_scale: f64,
+    /// Sampler name.
+    pub sampler: String,
+    /// Where the steps lie.
+    pub spacing: String,
+    /// Id of the style drawn when a request names none.
+    #[serde(default)]
+    pub style: Option<String>,
+}
+
+impl PipelineConfig {
+    /// Reads and checks a manifest's `pipeline` section.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the field.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self> {
+        let corrupt = |why: String| Error::Corrupt { what: "model.json, section `pipeline`".into(), why };
+        let config: Self = serde_json::from_value(value.clone()).map_err(|error| corrupt(error.to_string()))?;
+        let latent = &config.latent;
+        let per_channel = |name: &str, values: &[f32]| match values.len() {
+            n if n != 1 && n != latent.channels => {
+                Err(corrupt(format!("{name} has {n} values for {} channels", latent.channels)))
+            }
+            _ if values.iter().all(|v| v.is_finite()) => Ok(()),
+            _ => Err(corrupt(format!("{name} is not finite"))),
+        };
+        per_channel("latent.shift", &latent.shift)?;
+        per_channel("latent.scale", &latent.scale)?;
+        if latent.scale.contains(&0.0) {
+            return Err(corrupt("latent.scale is zero".into()));
+        }
+        let ImageConfig { width, height, multiple, max } = config.image;
+        let fits = |side: usize| multiple > 0 && side > 0 && side <= max && side.is_multiple_of(multiple);
+        if !(1..=64).contains(&latent.factor) || !(1..=256).contains(&latent.channels) || max > 4096 {
+            return Err(corrupt("latent.factor, latent.channels or image.max is out of range".into()));
+        }
+        if !fits(width) || !fits(height) || !multiple.is_multiple_of(latent.factor) {
+            return Err(corrupt("image sizes do not fit image.multiple, image.max and latent.factor".into()));
+        }
+        if config.text.is_empty() {
+            return Err(corrupt("no text encoder".into()));
+        }
+        Ok(config)
+    }
+}
