@@ -10,6 +10,7 @@
 //! | [`weights`] | GGUF files, quantization, manifests, sources of bytes, loading a network strictly by tensor name |
 //! | [`nets`] | the networks, one file each, with diffusers' layouts and tensor names |
 //! | [`diffusion`] | noise schedules, the denoiser trait, network wrappers, guidance, samplers, seeded noise |
+//! | [`device`] | choosing a GPU or the CPU |
 //! | [`decoupled`] | the time-decoupled generator: a denoiser made of two |
 //! | [`pipeline`] | a request in, events and an image out |
 //! | `train` | (feature `train`) data, captions, training loops |
@@ -20,6 +21,7 @@
 #![deny(missing_docs)]
 
 pub mod decoupled;
+pub mod device;
 pub mod diffusion;
 mod error;
 pub mod nets;

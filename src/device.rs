@@ -1,0 +1,60 @@
+//! Choosing where to compute: a GPU through wgpu (WebGPU in a browser), or the CPU backend.
+
+use crate::{Error, Result};
+use burn::tensor::{
+    Device,
+    wgpu::{WgpuBackend, wgpu},
+};
+use serde::{Deserialize, Serialize};
+
+/// Which device a caller wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU.
+    #[default]
+    Auto,
+    /// A GPU or a software adapter through wgpu; an error where there is none.
+    #[serde(alias = "webgpu")]
+    Wgpu,
+    /// The CPU.
+    Cpu,
+}
+
+/// A device that was opened.
+#[derive(Debug, Clone)]
+pub struct OpenDevice {
+    /// Where tensors live.
+    pub device: Device,
+    /// `"wgpu"` or `"cpu"`.
+    pub backend: &'static str,
+    /// The adapter's own name, or `"CPU"`.
+    pub name: String,
+    /// Why the CPU was taken although `Auto` prefers a GPU.
+    pub notice: Option<String>,
+}
+
+/// Opens a device. A GPU is set up once a process (once a page's worker): keep the answer and share it.
+///
+/// `Auto` does not count a software adapter as a GPU, since the CPU backend is faster than an emulated GPU.
+///
+/// # Errors
+/// [`Error::Device`] if [`DeviceChoice::Wgpu`] finds no adapter.
+pub async fn open(choice: DeviceChoice) -> Result<OpenDevice> {
+    let cpu = |notice| OpenDevice { device: Device::flex(), backend: "cpu", name: "CPU".into(), notice };
+    if choice == DeviceChoice::Cpu {
+        return Ok(cpu(None));
+    }
+    let api = if cfg!(target_arch = "wasm32") { WgpuBackend::WebGpu } else { WgpuBackend::Auto };
+    match Device::wgpu_options().graphics_api(api).init_with_setup_async().await {
+        Ok((device, setup)) => {
+            let info = setup.adapter.get_info();
+            if choice == DeviceChoice::Auto && info.device_type == wgpu::DeviceType::Cpu {
+                return Ok(cpu(Some(format!("the only adapter, {}, is emulated in software", info.name))));
+            }
+            Ok(OpenDevice { device, backend: "wgpu", name: info.name, notice: None })
+        }
+        Err(error) if choice == DeviceChoice::Auto => Ok(cpu(Some(error.to_string()))),
+        Err(error) => Err(Error::Device(format!("no GPU adapter could be opened: {error}"))),
+    }
+}
