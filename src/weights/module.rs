@@ -36,6 +36,7 @@ pub trait TensorSource {
 ///
 /// Paths are diffusers' names: a field path joined by dots, except that burn's `gamma`/`beta` are called `weight`/`bias`
 /// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`) reads `.N`.
+/// The variant of an enum is not part of the path.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
 /// # Errors
@@ -87,7 +88,9 @@ impl Path {
         let parts: Vec<String> = self
             .names
             .iter()
-            .map(|name| match name.as_str() {
+            .zip(&self.containers)
+            .filter(|(_, container)| !container.starts_with("Enum:"))
+            .map(|(name, _)| match name.as_str() {
                 "gamma" => "weight".into(),
                 "beta" => "bias".into(),
                 other => match other.rsplit_once('_') {
