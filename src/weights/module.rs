@@ -183,7 +183,7 @@ impl ModuleVisitor for Saver {
         let value = param.val();
         let value = if self.path.is_linear() { value.transpose() } else { value };
         let shape = value.dims().to_vec();
-        let values = value.into_data().convert::<f32>().to_vec().expect("converted to f32 above");
+        let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
         self.tensors.push((self.path.name(), shape, values));
     }
 }
