@@ -14,6 +14,9 @@ pub struct PipelineConfig {
     pub text: Vec<TextConfig>,
     /// What the vector condition of the UNet is made of.
     pub vector: VectorConfig,
+    /// Whether an empty negative prompt is encoded as zeros (SDXL's `force_zeros_for_empty_prompt`).
+    #[serde(default)]
+    pub zero_empty_negative: bool,
     /// The noise schedule that the experts were trained on.
     pub schedule: ScheduleConfig,
     /// One network, or PanGu-Draw's two.
