@@ -1,1 +1,334 @@
-//! To be written.
+//! `AutoencoderTiny`: the small convolutional autoencoder of TAESD, with diffusers' layout and tensor names.
+//!
+//! Images are `[batch, 3, height, width]` in `[-1, 1]`, as everywhere in this crate. Latents are what a diffusion model
+//! sees: `(z - shift_factor) * scaling_factor` of the encoder's raw output `z`, whose useful range is about `[-3, 3]`.
+
+use super::{Pace, now};
+use crate::{Error, Result};
+use burn::{
+    module::Module,
+    nn::{
+        PaddingConfig2d, Relu,
+        conv::{Conv2d, Conv2dConfig},
+        interpolate::{Interpolate2d, Interpolate2dConfig},
+    },
+    tensor::{
+        Device, Tensor,
+        activation::{relu, tanh},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of an [`AutoencoderTiny`]: diffusers' fields, and two more whose defaults are diffusers' behaviour.
+///
+/// Widths may differ from level to level: the convolution between two levels goes from one width to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoencoderTinyConfig {
+    /// Channels of the image to encode.
+    pub in_channels: usize,
+    /// Channels of the decoded image.
+    pub out_channels: usize,
+    /// Encoder widths, from the image's resolution down.
+    pub encoder_block_out_channels: Vec<usize>,
+    /// Decoder widths, from the latent's resolution up.
+    pub decoder_block_out_channels: Vec<usize>,
+    /// Residual blocks of each encoder level.
+    pub num_encoder_blocks: Vec<usize>,
+    /// Residual blocks of each decoder level.
+    pub num_decoder_blocks: Vec<usize>,
+    /// Channels of the latent.
+    pub latent_channels: usize,
+    /// Activation between convolutions; only `"relu"`.
+    pub act_fn: String,
+    /// Nearest-neighbour upsampling factor between two decoder levels.
+    pub upsampling_scaling_factor: usize,
+    /// Factor that brings raw latents to unit variance.
+    pub scaling_factor: f64,
+    /// Mean of raw latents.
+    pub shift_factor: f64,
+    /// Side of the pixel patches that become channels before the encoder and pixels after the decoder; with more than
+    /// 1 nothing runs at the image's full resolution.
+    pub patch_size: usize,
+    /// Whether white, not black, is zero inside, which makes zero padding continue a white background.
+    pub white_background: bool,
+}
+
+impl Default for AutoencoderTinyConfig {
+    fn default() -> Self {
+        Self::taesd()
+    }
+}
+
+impl AutoencoderTinyConfig {
+    /// `madebyollin/taesd` and `taesdxl`: f8, 4 latent channels, 64 channels throughout.
+    pub fn taesd() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            encoder_block_out_channels: vec![64; 4],
+            decoder_block_out_channels: vec![64; 4],
+            num_encoder_blocks: vec![1, 3, 3, 3],
+            num_decoder_blocks: vec![3, 3, 3, 1],
+            latent_channels: 4,
+            act_fn: "relu".into(),
+            upsampling_scaling_factor: 2,
+            scaling_factor: 1.0,
+            shift_factor: 0.0,
+            patch_size: 1,
+            white_background: false,
+        }
+    }
+
+    /// The autoencoder of this project's own models: f8, 8 latent channels, 2x2 patches.
+    ///
+    /// A 128x128 picture costs 0.79 GFLOP to encode and 2.08 GFLOP to decode; 2.05 M parameters.
+    pub fn emoji() -> Self {
+        Self {
+            encoder_block_out_channels: vec![32, 64, 128],
+            decoder_block_out_channels: vec![128, 96, 48],
+            num_encoder_blocks: vec![1, 1, 1],
+            num_decoder_blocks: vec![2, 1, 1],
+            latent_channels: 8,
+            patch_size: 2,
+            white_background: true,
+            ..Self::taesd()
+        }
+    }
+
+    /// Pixels per latent cell along one axis.
+    pub fn downscale(&self) -> usize {
+        self.patch_size << (self.encoder_block_out_channels.len() - 1)
+    }
+
+    /// Initializes both halves.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the configuration contradicts itself.
+    pub fn init(&self, device: &Device) -> Result<AutoencoderTiny> {
+        Ok(AutoencoderTiny { encoder: self.init_encoder(device)?, decoder: self.init_decoder(device)? })
+    }
+
+    /// Initializes the encoder alone.
+    ///
+    /// # Errors
+    /// As [`AutoencoderTinyConfig::init`].
+    pub fn init_encoder(&self, device: &Device) -> Result<TinyEncoder> {
+        self.check()?;
+        let widths = &self.encoder_block_out_channels;
+        let mut layers = Vec::new();
+        for (level, (&width, &blocks)) in widths.iter().zip(&self.num_encoder_blocks).enumerate() {
+            layers.push(Layer::Conv(match level {
+                0 => conv3x3(self.in_channels * self.patch_size.pow(2), width).init(device),
+                _ => conv3x3(widths[level - 1], width).with_stride([2, 2]).with_bias(false).init(device),
+            }));
+            layers.extend((0..blocks).map(|_| Layer::Block(Block::new(width, device))));
+        }
+        layers.push(Layer::Conv(conv3x3(widths[widths.len() - 1], self.latent_channels).init(device)));
+        Ok(TinyEncoder {
+            layers,
+            patch_size: self.patch_size,
+            white_background: self.white_background,
+            scaling_factor: self.scaling_factor,
+            shift_factor: self.shift_factor,
+        })
+    }
+
+    /// Initializes the decoder alone.
+    ///
+    /// # Errors
+    /// As [`AutoencoderTinyConfig::init`].
+    pub fn init_decoder(&self, device: &Device) -> Result<TinyDecoder> {
+        self.check()?;
+        let widths = &self.decoder_block_out_channels;
+        let mut layers =
+            vec![Layer::Conv(conv3x3(self.latent_channels, widths[0]).init(device)), Layer::Relu(Relu::new())];
+        for (level, (&width, &blocks)) in widths.iter().zip(&self.num_decoder_blocks).enumerate() {
+            layers.extend((0..blocks).map(|_| Layer::Block(Block::new(width, device))));
+            layers.extend(match widths.get(level + 1) {
+                Some(&next) => {
+                    let factor = self.upsampling_scaling_factor as f32;
+                    let upsample = Interpolate2dConfig::new().with_scale_factor(Some([factor, factor])).init();
+                    let conv = conv3x3(width, next).with_bias(false).init(device);
+                    vec![Layer::Upsample(upsample), Layer::Conv(conv)]
+                }
+                None => vec![Layer::Conv(conv3x3(width, self.out_channels * self.patch_size.pow(2)).init(device))],
+            });
+        }
+        Ok(TinyDecoder {
+            layers,
+            patch_size: self.patch_size,
+            white_background: self.white_background,
+            scaling_factor: self.scaling_factor,
+            shift_factor: self.shift_factor,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let levels = |widths: &[usize], blocks: &[usize]| {
+            !widths.is_empty() && widths.len() == blocks.len() && widths.iter().all(|&width| width > 0)
+        };
+        let wrong = if !levels(&self.encoder_block_out_channels, &self.num_encoder_blocks) {
+            "encoder_block_out_channels and num_encoder_blocks must name the same levels"
+        } else if !levels(&self.decoder_block_out_channels, &self.num_decoder_blocks) {
+            "decoder_block_out_channels and num_decoder_blocks must name the same levels"
+        } else if self.act_fn != "relu" {
+            "act_fn must be relu"
+        } else if [self.in_channels, self.out_channels, self.latent_channels].contains(&0) {
+            "channels must not be 0"
+        } else if self.patch_size == 0 || self.upsampling_scaling_factor == 0 {
+            "patch_size and upsampling_scaling_factor must not be 0"
+        } else if !self.scaling_factor.is_normal() || !self.shift_factor.is_finite() {
+            "scaling_factor must be a finite number other than 0"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Unsupported(format!("AutoencoderTiny: {wrong}")))
+    }
+}
+
+fn conv3x3(from: usize, to: usize) -> Conv2dConfig {
+    Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+}
+
+/// diffusers' `AutoencoderTinyBlock` of one width: `relu(conv(relu(conv(relu(conv(x))))) + x)`, 3x3 convolutions.
+#[derive(Module, Debug)]
+struct Block {
+    conv_0: Conv2d,
+    conv_2: Conv2d,
+    conv_4: Conv2d,
+}
+
+impl Block {
+    fn new(width: usize, device: &Device) -> Self {
+        let conv = || conv3x3(width, width).init(device);
+        Self { conv_0: conv(), conv_2: conv(), conv_4: conv() }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = relu(self.conv_0.forward(x.clone()));
+        let y = relu(self.conv_2.forward(y));
+        relu(self.conv_4.forward(y) + x)
+    }
+}
+
+/// A child of PyTorch's `nn.Sequential`; those without parameters count in its numbering too.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // a dozen values in all
+enum Layer {
+    Conv(Conv2d),
+    Block(Block),
+    Relu(Relu),
+    Upsample(Interpolate2d),
+}
+
+async fn sequential(layers: &[Layer], mut x: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
+    for (done, layer) in layers.iter().enumerate() {
+        x = match layer {
+            Layer::Conv(conv) => conv.forward(x),
+            Layer::Block(block) => block.forward(x),
+            Layer::Relu(relu) => relu.forward(x),
+            Layer::Upsample(upsample) => upsample.forward(x),
+        };
+        pace.checkpoint(done + 1, layers.len(), &x).await?;
+    }
+    Ok(x)
+}
+
+/// Pixels to latents, diffusers' `EncoderTiny`.
+#[derive(Module, Debug)]
+pub struct TinyEncoder {
+    layers: Vec<Layer>,
+    patch_size: usize,
+    white_background: bool,
+    scaling_factor: f64,
+    shift_factor: f64,
+}
+
+impl TinyEncoder {
+    /// Encodes `images` `[batch, channels, height, width]` in `[-1, 1]` into scaled latents
+    /// `[batch, latent_channels, height / f, width / f]`, `f` being [`AutoencoderTinyConfig::downscale`].
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Invalid`] if the sides are not multiples of the patch size.
+    pub async fn encode(&self, images: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
+        let [_, _, height, width] = images.dims();
+        let patch = self.patch_size;
+        if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+            let why = format!("{width}x{height} is not a multiple of {patch}");
+            return Err(Error::Invalid { parameter: "image size", why });
+        }
+        let images = if self.white_background { -images } else { images };
+        let x = pixel_unshuffle((images + 1.0) / 2.0, patch);
+        let z = sequential(&self.layers, x, pace).await?;
+        Ok((z - self.shift_factor) * self.scaling_factor)
+    }
+
+    /// [`TinyEncoder::encode`] at once, for training.
+    ///
+    /// # Errors
+    /// As [`TinyEncoder::encode`].
+    pub fn encode_now(&self, images: Tensor<4>) -> Result<Tensor<4>> {
+        now(self.encode(images, &Pace::free()))
+    }
+}
+
+/// Latents to pixels, diffusers' `DecoderTiny`.
+#[derive(Module, Debug)]
+pub struct TinyDecoder {
+    layers: Vec<Layer>,
+    patch_size: usize,
+    white_background: bool,
+    scaling_factor: f64,
+    shift_factor: f64,
+}
+
+impl TinyDecoder {
+    /// Decodes scaled `latents` `[batch, latent_channels, height / f, width / f]` into images
+    /// `[batch, channels, height, width]` in about `[-1, 1]`; the values are not clamped.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub async fn decode(&self, latents: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
+        let z = latents / self.scaling_factor + self.shift_factor;
+        // TAESD was trained on latents softly clamped to [-3, 3].
+        let y = sequential(&self.layers, tanh(z / 3.0) * 3.0, pace).await?;
+        let images = pixel_shuffle(y, self.patch_size) * 2.0 - 1.0;
+        Ok(if self.white_background { -images } else { images })
+    }
+
+    /// [`TinyDecoder::decode`] at once, for training.
+    ///
+    /// # Errors
+    /// As [`TinyDecoder::decode`].
+    pub fn decode_now(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
+        now(self.decode(latents, &Pace::free()))
+    }
+}
+
+/// Both halves, diffusers' `AutoencoderTiny`.
+#[derive(Module, Debug)]
+pub struct AutoencoderTiny {
+    /// Pixels to latents.
+    pub encoder: TinyEncoder,
+    /// Latents to pixels.
+    pub decoder: TinyDecoder,
+}
+
+/// `[batch, c, h * r, w * r]` to `[batch, c * r * r, h, w]`, PyTorch's `pixel_unshuffle`.
+fn pixel_unshuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
+    if r == 1 {
+        return x;
+    }
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h / r, r, w / r, r]).permute([0, 1, 3, 5, 2, 4]).reshape([n, c * r * r, h / r, w / r])
+}
+
+/// `[batch, c * r * r, h, w]` to `[batch, c, h * r, w * r]`, PyTorch's `pixel_shuffle`.
+fn pixel_shuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
+    if r == 1 {
+        return x;
+    }
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c / (r * r), r, r, h, w]).permute([0, 1, 4, 2, 5, 3]).reshape([n, c / (r * r), h * r, w * r])
+}

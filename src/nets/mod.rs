@@ -10,4 +10,4 @@ mod pace;
 pub mod text;
 pub mod unet;
 
-pub use pace::{Pace, Progress};
+pub use pace::{Pace, Progress, now};

@@ -5,8 +5,9 @@ use burn::tensor::Tensor;
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
+    task::{Context, Poll, Waker},
 };
 
 /// How far a network evaluation has come.
@@ -16,6 +17,18 @@ pub struct Progress {
     pub done: usize,
     /// Blocks in one evaluation.
     pub of: usize,
+}
+
+/// Runs a network's future to its end in one poll, for callers without an executor; `network` must have been given
+/// [`Pace::free`], which never waits.
+///
+/// # Panics
+/// If the future waits.
+pub fn now<T>(network: impl Future<Output = T>) -> T {
+    match pin!(network).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a network run with Pace::free never waits"),
+    }
 }
 
 type Yielder = dyn Fn(Tensor<4>) -> Pin<Box<dyn Future<Output = Result<()>>>>;

@@ -35,8 +35,8 @@ pub trait TensorSource {
 /// Loads every parameter of `module` from `source`, where each is looked up as `prefix` + its path.
 ///
 /// Paths are diffusers' names: a field path joined by dots, except that burn's `gamma`/`beta` are called `weight`/`bias`
-/// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`) reads `.N`.
-/// The variant of an enum is not part of the path.
+/// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`, `conv`)
+/// reads `.N`. The variant of an enum is not part of the path.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
 /// # Errors
@@ -94,7 +94,9 @@ impl Path {
                 "gamma" => "weight".into(),
                 "beta" => "bias".into(),
                 other => match other.rsplit_once('_') {
-                    Some((head @ ("to_out" | "net"), index)) => format!("{head}.{index}"),
+                    Some((head @ ("to_out" | "net" | "conv"), index)) if index.parse::<usize>().is_ok() => {
+                        format!("{head}.{index}")
+                    }
                     _ => other.into(),
                 },
             })
