@@ -1,21 +1,22 @@
 //! The denoising UNet of Stable Diffusion, SDXL and PanGu-Draw: diffusers' `UNet2DConditionModel`.
 //!
-//! Read from top to bottom: configuration, blocks, forward. Field names are diffusers' tensor names.
+//! Read from top to bottom: configuration, initialization, forward. Field names are diffusers' tensor names.
 
-use super::Pace;
+use super::{
+    Pace,
+    blocks::{
+        Attention, Block, FeedForward, Geglu, Projection, Resampler, ResnetBlock, TimestepEmbedding, Transformer,
+        TransformerLayer, upsample,
+    },
+};
 use crate::{Error, Result};
 use burn::{
     module::Module,
     nn::{
-        GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d,
+        GroupNorm, GroupNormConfig, Initializer, LayerNormConfig, LinearConfig, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{
-        Device, Tensor,
-        activation::{gelu, silu},
-        module::attention,
-        ops::AttentionModuleOptions,
-    },
+    tensor::{Device, Tensor, activation::silu},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -303,17 +304,36 @@ impl UNetConfig {
         }
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             in_range("block_out_channels", channels, WIDEST)?;
-            for (field, divisor) in
-                [("2", 2), ("norm_num_groups", self.norm_num_groups), ("attention heads", self.heads().at(level))]
-            {
+            let heads = if self.attends(level) { self.heads().at(level) } else { 1 };
+            for (what, divisor) in [("2", 2), ("norm_num_groups", self.norm_num_groups), ("the heads", heads)] {
                 if !channels.is_multiple_of(divisor) {
-                    return invalid("unet config", format!("{channels} channels are not a multiple of {field}"));
+                    return invalid("unet config", format!("{channels} channels are not a multiple of {what}"));
                 }
             }
         }
         Ok(())
     }
 
+    /// Whether any attention runs at `level`; it always does in the middle, at the coarsest.
+    fn attends(&self, level: usize) -> bool {
+        let last = self.levels() - 1;
+        let types = [&self.down_block_types[level], &self.up_block_types[last - level]];
+        level == last || types.iter().any(|name| name.starts_with("CrossAttn"))
+    }
+
+    fn heads(&self) -> &PerLevel {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
+    }
+}
+
+fn invalid<T>(parameter: &'static str, why: String) -> Result<T> {
+    Err(Error::Invalid { parameter, why })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Initialization
+
+impl UNetConfig {
     /// A network with PyTorch-like random parameters, allocated when first used.
     ///
     /// # Errors
@@ -393,10 +413,6 @@ impl UNetConfig {
         Ok(unet)
     }
 
-    fn heads(&self) -> &PerLevel {
-        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
-    }
-
     fn norm(&self, channels: usize, epsilon: f64, device: &Device) -> GroupNorm {
         GroupNormConfig::new(self.norm_num_groups, channels).with_epsilon(epsilon).init(device)
     }
@@ -458,10 +474,6 @@ impl UNetConfig {
     }
 }
 
-fn invalid<T>(parameter: &'static str, why: String) -> Result<T> {
-    Err(Error::Invalid { parameter, why })
-}
-
 fn conv3x3(input: usize, output: usize, stride: usize, device: &Device) -> Conv2d {
     Conv2dConfig::new([input, output], [3, 3])
         .with_stride([stride; 2])
@@ -480,7 +492,7 @@ fn resampler(wanted: bool, channels: usize, stride: usize, device: &Device) -> V
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Blocks
+// Forward
 
 /// Sinusoidal features of timesteps (diffusers' `get_timestep_embedding`): with `half = dim / 2` and
 /// `f_i = 10000^(-i / (half - freq_shift))`, the features are `[sin(t f_i), cos(t f_i)]`, or `[cos, sin]` if
@@ -509,199 +521,6 @@ pub fn timestep_embedding(t: Tensor<1>, dim: usize, flip_sin_to_cos: bool, freq_
     }
     Tensor::cat(features, 1)
 }
-
-/// Two linear layers with SiLU between (diffusers' `TimestepEmbedding`).
-#[derive(Module, Debug)]
-struct TimestepEmbedding {
-    linear_1: Linear,
-    linear_2: Linear,
-}
-
-impl TimestepEmbedding {
-    /// `[batch, input]` to `[batch, time]`.
-    fn forward(&self, features: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(silu(self.linear_1.forward(features)))
-    }
-}
-
-/// Residual block (diffusers' `ResnetBlock2D`): norm, SiLU, convolution, twice, the time embedding entering between.
-#[derive(Module, Debug)]
-struct ResnetBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    time_emb_proj: Linear,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
-    scale_shift: bool,
-}
-
-impl ResnetBlock {
-    /// `x`: `[batch, input, height, width]`, `time`: `[batch, time]`, the embedding after SiLU;
-    /// answers `[batch, output, height, width]`.
-    fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
-        let time: Tensor<4> = self.time_emb_proj.forward(time.clone()).unsqueeze_dims(&[2, 3]);
-        let h = self.conv1.forward(silu(self.norm1.forward(x.clone())));
-        let h = if self.scale_shift {
-            let [scale, shift] = time.chunk(2, 1).try_into().expect("an even number of features, halved");
-            self.norm2.forward(h) * (scale + 1.0) + shift
-        } else {
-            self.norm2.forward(h + time)
-        };
-        let h = self.conv2.forward(silu(h));
-        match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
-            None => x + h,
-        }
-    }
-}
-
-/// Multi-head attention without bias on queries, keys and values (diffusers' `Attention`).
-#[derive(Module, Debug)]
-struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out_0: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    /// `x`: `[batch, positions, dim]`, `context`: `[batch, tokens, context_dim]`; answers `[batch, positions, dim]`.
-    fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        let split = |features: Tensor<3>| {
-            let [batch, length, dim] = features.dims();
-            features.reshape([batch, length, self.heads, dim / self.heads]).swap_dims(1, 2)
-        };
-        let [batch, positions, dim] = x.dims();
-        let query = split(self.to_q.forward(x));
-        let key = split(self.to_k.forward(context.clone()));
-        let value = split(self.to_v.forward(context));
-        let attended = attention(query, key, value, None, None, AttentionModuleOptions::default());
-        self.to_out_0.forward(attended.swap_dims(1, 2).reshape([batch, positions, dim]))
-    }
-}
-
-/// Gated linear unit (diffusers' `GEGLU`): `a * gelu(b)` with `[a, b] = proj(x)`.
-#[derive(Module, Debug)]
-struct Geglu {
-    proj: Linear,
-}
-
-/// The feed-forward half of a transformer layer (diffusers' `FeedForward`).
-#[derive(Module, Debug)]
-struct FeedForward {
-    net_0: Geglu,
-    net_2: Linear,
-}
-
-impl FeedForward {
-    /// `[batch, positions, dim]` to the same.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [value, gate] = self.net_0.proj.forward(x).chunk(2, 2).try_into().expect("8 dim features, halved");
-        self.net_2.forward(value * gelu(gate))
-    }
-}
-
-/// Self-attention, cross-attention and feed-forward, each residual (diffusers' `BasicTransformerBlock`).
-#[derive(Module, Debug)]
-struct TransformerLayer {
-    norm1: LayerNorm,
-    attn1: Attention,
-    norm2: LayerNorm,
-    attn2: Attention,
-    norm3: LayerNorm,
-    ff: FeedForward,
-}
-
-impl TransformerLayer {
-    /// `x`: `[batch, positions, dim]`, `context`: `[batch, tokens, context_dim]`; answers `[batch, positions, dim]`.
-    fn forward(&self, x: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
-        let h = self.norm1.forward(x.clone());
-        let x = self.attn1.forward(h.clone(), h) + x;
-        let x = self.attn2.forward(self.norm2.forward(x.clone()), context.clone()) + x;
-        self.ff.forward(self.norm3.forward(x.clone())) + x
-    }
-}
-
-/// The way into or out of a [`Transformer`]: the same map, stored as a matrix or as a 1x1 convolution.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)]
-enum Projection {
-    Linear(Linear),
-    Conv(Conv2d),
-}
-
-/// Attention over the positions of a feature map (diffusers' `Transformer2DModel`).
-#[derive(Module, Debug)]
-struct Transformer {
-    norm: GroupNorm,
-    proj_in: Projection,
-    transformer_blocks: Vec<TransformerLayer>,
-    proj_out: Projection,
-}
-
-impl Transformer {
-    /// `x`: `[batch, channels, height, width]`, `context`: `[batch, tokens, context_dim]`; answers the shape of `x`.
-    fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        let sequence = |map: Tensor<4>| map.reshape([batch, channels, height * width]).swap_dims(1, 2);
-        let map = |sequence: Tensor<3>| sequence.swap_dims(1, 2).reshape([batch, channels, height, width]);
-
-        let h = self.norm.forward(x.clone());
-        let mut h = match &self.proj_in {
-            Projection::Linear(linear) => linear.forward(sequence(h)),
-            Projection::Conv(conv) => sequence(conv.forward(h)),
-        };
-        for layer in &self.transformer_blocks {
-            h = layer.forward(h, context);
-        }
-        let h = match &self.proj_out {
-            Projection::Linear(linear) => map(linear.forward(h)),
-            Projection::Conv(conv) => conv.forward(map(h)),
-        };
-        h + x
-    }
-}
-
-/// The 3x3 convolution after upsampling, or with stride 2 for downsampling (diffusers' `Upsample2D`, `Downsample2D`).
-#[derive(Module, Debug)]
-struct Resampler {
-    conv: Conv2d,
-}
-
-/// Doubles height and width by repeating every pixel, cropped to `size` (which is odd where downsampling rounded up).
-fn upsample(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
-    let [batch, channels, h, w] = x.dims();
-    x.reshape([batch, channels, h, 1, w, 1])
-        .expand([batch, channels, h, 2, w, 2])
-        .reshape([batch, channels, 2 * h, 2 * w])
-        .slice([0..batch, 0..channels, 0..height, 0..width])
-}
-
-/// One level on the way down or up, or the middle (diffusers' `CrossAttnDownBlock2D`, `CrossAttnUpBlock2D`,
-/// `UNetMidBlock2DCrossAttn` and the first two without attention): which parts it has tells them apart.
-#[derive(Module, Debug)]
-struct Block {
-    resnets: Vec<ResnetBlock>,
-    attentions: Vec<Transformer>,
-    downsamplers: Vec<Resampler>,
-    upsamplers: Vec<Resampler>,
-}
-
-impl Block {
-    /// The `i`-th residual block and its attention, if it has one.
-    fn unit(&self, i: usize, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
-        let h = self.resnets[i].forward(x, time);
-        match self.attentions.get(i) {
-            Some(attention) => attention.forward(h, context),
-            None => h,
-        }
-    }
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Forward
 
 /// diffusers' `UNet2DConditionModel`: predicts noise, velocity or the clean latent, as it was trained to.
 #[derive(Module, Debug)]
