@@ -2,7 +2,7 @@
 
 use crate::{Result, nets::Pace};
 use burn::tensor::Tensor;
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, rc::Rc};
 
 /// What a network is conditioned on besides the noise level: the encoded prompt of a batch.
 #[derive(Debug, Clone)]
@@ -31,11 +31,23 @@ pub type Denoising<'a> = Pin<Box<dyn Future<Output = Result<Tensor<4>>> + 'a>>;
 ///
 /// `x = x0 + sigma * n` with `n ~ N(0, I)` and `sigma = sqrt((1 - abar_t) / abar_t)`; the answer is `E[x0 | x]` as far as
 /// the network knows it. Implementors: a network on its schedule
-/// ([`NetworkDenoiser`](super::schedule)), guidance around any denoiser, the time-decoupled pair, fused models.
+/// ([`NetworkDenoiser`](super::NetworkDenoiser)), guidance around any denoiser, the time-decoupled pair, fused models.
 pub trait Denoiser {
     /// `x`: `[batch, channels, height, width]` at noise level `sigma`; answers `x0_hat` of the same shape.
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`] when `pace` was cancelled; whatever the network fails with.
     fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a>;
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        (**self).denoise(x, sigma, cond, pace)
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Rc<D> {
+    fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        (**self).denoise(x, sigma, cond, pace)
+    }
 }

@@ -2,8 +2,10 @@
 
 mod denoiser;
 pub mod guidance;
+mod network;
 pub mod noise;
 pub mod samplers;
 pub mod schedule;
 
 pub use denoiser::{Cond, Denoiser, Denoising};
+pub use network::{Network, NetworkDenoiser};

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Result,
+    decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -118,17 +119,6 @@ pub enum ExpertsConfig {
         #[serde(default)]
         rule: BoundaryRule,
     },
-}
-
-/// The two known rules for the step at the boundary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BoundaryRule {
-    /// By the step's own timestep: structure while `t >= t_struct` (the paper).
-    #[default]
-    Timestep,
-    /// By the previous step's timestep, initially the schedule's length (the released sampler).
-    PreviousStep,
 }
 
 /// The latent space: `network latent = (autoencoder latent - shift) * scale`, per channel or one number for all.
