@@ -2,11 +2,15 @@
 
 mod common;
 
-use burn::tensor::{Device, Tensor};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
 use common::{assert_close, devices, golden, tensor, values};
 use pangu_draw::{
-    nets::{Pace, autoencoder_tiny::AutoencoderTinyConfig},
-    weights::{load, safetensors::SafeTensors},
+    Result,
+    nets::{Pace, autoencoder_kl::AutoencoderKlConfig, autoencoder_tiny::AutoencoderTinyConfig},
+    weights::{StoredTensor, TensorSource, load, safetensors::SafeTensors},
 };
 use serde::de::DeserializeOwned;
 
@@ -30,6 +34,57 @@ fn tiny_matches_diffusers() {
     }
 }
 
+/// One half of a whole autoencoder's file.
+struct Half<'a> {
+    whole: &'a SafeTensors,
+    prefixes: [&'a str; 2],
+}
+
+impl TensorSource for Half<'_> {
+    fn component(&self) -> &str {
+        self.whole.component()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let ours = |name: &String| self.prefixes.iter().any(|prefix| name.starts_with(prefix));
+        self.whole.names().into_iter().filter(ours).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
+        self.whole.tensor(name)
+    }
+}
+
+#[test]
+fn kl_matches_diffusers() {
+    for name in ["sd", "three_levels", "without_quant_conv", "without_attention"] {
+        let name = format!("autoencoder_kl_{name}");
+        let golden = golden(&name);
+        let config: AutoencoderKlConfig = config(&golden);
+        let half = |prefixes| Half { whole: &golden, prefixes };
+        for (kind, device) in devices() {
+            let encoder = config.init_encoder(&device).unwrap();
+            let encoder = load(encoder, &half(["weights.encoder.", "weights.quant_conv."]), "weights.").unwrap();
+            let decoder = config.init_decoder(&device).unwrap();
+            let decoder = load(decoder, &half(["weights.decoder.", "weights.post_quant_conv."]), "weights.").unwrap();
+            let latent = encoder.encode_now(tensor(&golden, "input.image", &device)).unwrap();
+            assert_close(&format!("{name} encode {kind}"), latent, &values(&golden, "output.latent").1, 1e-4);
+            let image = decoder.decode_now(tensor(&golden, "input.latent", &device)).unwrap();
+            assert_close(&format!("{name} decode {kind}"), image, &values(&golden, "output.image").1, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn kl_knows_the_size_of_stable_diffusions() {
+    let device = Device::flex();
+    let config = AutoencoderKlConfig::sd15();
+    let (encoder, decoder) = (config.init_encoder(&device).unwrap(), config.init_decoder(&device).unwrap());
+    assert_eq!(encoder.num_params() + decoder.num_params(), 83_653_863);
+    let unknown = AutoencoderKlConfig { act_fn: "mish".into(), ..config };
+    assert_eq!(unknown.init_encoder(&device).unwrap_err().code(), "unsupported");
+}
+
 #[test]
 fn tiny_cancels_and_refuses_odd_sizes() {
     let device = Device::flex();
@@ -46,7 +101,7 @@ fn tiny_cancels_and_refuses_odd_sizes() {
 mod training {
     use super::*;
     use burn::{
-        module::{Module, ModuleVisitor, Param},
+        module::{ModuleVisitor, Param},
         tensor::{Distribution, Gradients},
     };
 

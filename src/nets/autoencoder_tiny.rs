@@ -1,7 +1,8 @@
 //! `AutoencoderTiny`: the small convolutional autoencoder of TAESD, with diffusers' layout and tensor names.
 //!
-//! Images are `[batch, 3, height, width]` in `[-1, 1]`, as everywhere in this crate. Latents are what a diffusion model
-//! sees: `(z - shift_factor) * scaling_factor` of the encoder's raw output `z`, whose useful range is about `[-3, 3]`.
+//! Images are `[batch, 3, height, width]`: black to white is `[-1, 1]` for TAESD, and `x = 2 (1 - rgb)` for this project's
+//! own models, where white is 0 so that zero padding continues the paper. Latents are the encoder's raw output, about
+//! `[-3, 3]`; shifting and scaling them to what a diffusion model sees is the pipeline's affair.
 
 use super::{Pace, now};
 use crate::{Error, Result};
@@ -43,15 +44,16 @@ pub struct AutoencoderTinyConfig {
     pub act_fn: String,
     /// Nearest-neighbour upsampling factor between two decoder levels.
     pub upsampling_scaling_factor: usize,
-    /// Factor that brings raw latents to unit variance.
+    /// Factor that brings raw latents to unit variance (for the pipeline; not applied here).
     pub scaling_factor: f64,
-    /// Mean of raw latents.
+    /// Mean of raw latents (for the pipeline; not applied here).
     pub shift_factor: f64,
     /// Side of the pixel patches that become channels before the encoder and pixels after the decoder; with more than
     /// 1 nothing runs at the image's full resolution.
     pub patch_size: usize,
-    /// Whether white, not black, is zero inside, which makes zero padding continue a white background.
-    pub white_background: bool,
+    /// Whether pixels in `[-1, 1]` are brought to `[0, 1]` before the encoder and back after the decoder; without it pixel
+    /// values go in and come out as they are.
+    pub rescale_pixels: bool,
 }
 
 impl Default for AutoencoderTinyConfig {
@@ -76,7 +78,7 @@ impl AutoencoderTinyConfig {
             scaling_factor: 1.0,
             shift_factor: 0.0,
             patch_size: 1,
-            white_background: false,
+            rescale_pixels: true,
         }
     }
 
@@ -91,7 +93,7 @@ impl AutoencoderTinyConfig {
             num_decoder_blocks: vec![2, 1, 1],
             latent_channels: 8,
             patch_size: 2,
-            white_background: true,
+            rescale_pixels: false,
             ..Self::taesd()
         }
     }
@@ -125,13 +127,7 @@ impl AutoencoderTinyConfig {
             layers.extend((0..blocks).map(|_| Layer::Block(Block::new(width, device))));
         }
         layers.push(Layer::Conv(conv3x3(widths[widths.len() - 1], self.latent_channels).init(device)));
-        Ok(TinyEncoder {
-            layers,
-            patch_size: self.patch_size,
-            white_background: self.white_background,
-            scaling_factor: self.scaling_factor,
-            shift_factor: self.shift_factor,
-        })
+        Ok(TinyEncoder { layers, patch_size: self.patch_size, rescale_pixels: self.rescale_pixels })
     }
 
     /// Initializes the decoder alone.
@@ -155,13 +151,7 @@ impl AutoencoderTinyConfig {
                 None => vec![Layer::Conv(conv3x3(width, self.out_channels * self.patch_size.pow(2)).init(device))],
             });
         }
-        Ok(TinyDecoder {
-            layers,
-            patch_size: self.patch_size,
-            white_background: self.white_background,
-            scaling_factor: self.scaling_factor,
-            shift_factor: self.shift_factor,
-        })
+        Ok(TinyDecoder { layers, patch_size: self.patch_size, rescale_pixels: self.rescale_pixels })
     }
 
     fn check(&self) -> Result<()> {
@@ -178,8 +168,6 @@ impl AutoencoderTinyConfig {
             "channels must not be 0"
         } else if self.patch_size == 0 || self.upsampling_scaling_factor == 0 {
             "patch_size and upsampling_scaling_factor must not be 0"
-        } else if !self.scaling_factor.is_normal() || !self.shift_factor.is_finite() {
-            "scaling_factor must be a finite number other than 0"
         } else {
             return Ok(());
         };
@@ -240,13 +228,11 @@ async fn sequential(layers: &[Layer], mut x: Tensor<4>, pace: &Pace) -> Result<T
 pub struct TinyEncoder {
     layers: Vec<Layer>,
     patch_size: usize,
-    white_background: bool,
-    scaling_factor: f64,
-    shift_factor: f64,
+    rescale_pixels: bool,
 }
 
 impl TinyEncoder {
-    /// Encodes `images` `[batch, channels, height, width]` in `[-1, 1]` into scaled latents
+    /// Encodes `images` `[batch, in_channels, height, width]` into latents
     /// `[batch, latent_channels, height / f, width / f]`, `f` being [`AutoencoderTinyConfig::downscale`].
     ///
     /// # Errors
@@ -258,10 +244,8 @@ impl TinyEncoder {
             let why = format!("{width}x{height} is not a multiple of {patch}");
             return Err(Error::Invalid { parameter: "image size", why });
         }
-        let images = if self.white_background { -images } else { images };
-        let x = pixel_unshuffle((images + 1.0) / 2.0, patch);
-        let z = sequential(&self.layers, x, pace).await?;
-        Ok((z - self.shift_factor) * self.scaling_factor)
+        let pixels = if self.rescale_pixels { (images + 1.0) / 2.0 } else { images };
+        sequential(&self.layers, pixel_unshuffle(pixels, patch), pace).await
     }
 
     /// [`TinyEncoder::encode`] at once, for training.
@@ -278,23 +262,20 @@ impl TinyEncoder {
 pub struct TinyDecoder {
     layers: Vec<Layer>,
     patch_size: usize,
-    white_background: bool,
-    scaling_factor: f64,
-    shift_factor: f64,
+    rescale_pixels: bool,
 }
 
 impl TinyDecoder {
-    /// Decodes scaled `latents` `[batch, latent_channels, height / f, width / f]` into images
-    /// `[batch, channels, height, width]` in about `[-1, 1]`; the values are not clamped.
+    /// Decodes `latents` `[batch, latent_channels, height / f, width / f]` into images
+    /// `[batch, out_channels, height, width]`, not clamped to their range.
     ///
     /// # Errors
     /// [`Error::Cancelled`].
     pub async fn decode(&self, latents: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
-        let z = latents / self.scaling_factor + self.shift_factor;
-        // TAESD was trained on latents softly clamped to [-3, 3].
-        let y = sequential(&self.layers, tanh(z / 3.0) * 3.0, pace).await?;
-        let images = pixel_shuffle(y, self.patch_size) * 2.0 - 1.0;
-        Ok(if self.white_background { -images } else { images })
+        // The reference keeps latents softly within [-3, 3].
+        let y = sequential(&self.layers, tanh(latents / 3.0) * 3.0, pace).await?;
+        let pixels = pixel_shuffle(y, self.patch_size);
+        Ok(if self.rescale_pixels { pixels * 2.0 - 1.0 } else { pixels })
     }
 
     /// [`TinyDecoder::decode`] at once, for training.

@@ -1,7 +1,7 @@
 """Goldens of the autoencoders from diffusers: AutoencoderTiny and AutoencoderKL."""
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import nn
@@ -15,7 +15,7 @@ class PatchedTiny(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch, self.white = config["patch_size"], config["white_background"]
+        self.patch, self.rescale = config["patch_size"], config["rescale_pixels"]
         enc, dec = config["encoder_block_out_channels"], config["decoder_block_out_channels"]
         latent, pixels = config["latent_channels"], 3 * self.patch**2
 
@@ -39,15 +39,15 @@ class PatchedTiny(nn.Module):
         self.decoder.layers = nn.Sequential(*layers)
 
     def encode(self, x):
-        return self.encoder(pixel_unshuffle(-x if self.white else x, self.patch))
+        # The reference rescales always: undo it where the configuration does not.
+        return self.encoder(pixel_unshuffle(x if self.rescale else 2 * x - 1, self.patch))
 
     def decode(self, z):
         x = pixel_shuffle(self.decoder(z), self.patch)
-        return -x if self.white else x
+        return x if self.rescale else (x + 1) / 2
 
 
 def tiny(name, size, **config):
-    config = {"scaling_factor": 1.0, "shift_factor": 0.0} | config
     if "patch_size" in config:
         model = round_weights(PatchedTiny(config))
         encode, decode = model.encode, model.decode
@@ -55,11 +55,21 @@ def tiny(name, size, **config):
         model = round_weights(AutoencoderTiny(**config))
         encode, decode = (lambda x: model.encode(x).latents), (lambda z: model.decode(z).sample)
     image = torch.rand(2, 3, *size) * 2 - 1
-    raw = encode(image)
-    latent = torch.randn(raw.shape)
-    scale, shift = config["scaling_factor"], config["shift_factor"]
-    outputs = {"latent": (raw - shift) * scale, "image": decode(latent / scale + shift)}
+    encoded = encode(image)
+    latent = torch.randn(encoded.shape)
+    outputs = {"latent": encoded, "image": decode(latent)}
     save(f"autoencoder_tiny_{name}", config, model.state_dict(), {"image": image, "latent": latent}, outputs)
+
+
+def kl(name, size, **config):
+    levels = len(config["block_out_channels"])
+    config |= {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels}
+    model = round_weights(AutoencoderKL(**config))
+    image = torch.rand(2, 3, *size) * 2 - 1
+    encoded = model.encode(image).latent_dist.mean
+    latent = torch.randn(encoded.shape)
+    outputs = {"latent": encoded, "image": model.decode(latent).sample}
+    save(f"autoencoder_kl_{name}", config, model.state_dict(), {"image": image, "latent": latent}, outputs)
 
 
 @torch.no_grad()
@@ -81,8 +91,6 @@ def main():
         num_encoder_blocks=(2, 1),
         num_decoder_blocks=(1, 2),
         latent_channels=8,
-        scaling_factor=1.3,
-        shift_factor=0.2,
     )
     tiny(
         "patched",
@@ -92,9 +100,28 @@ def main():
         num_encoder_blocks=(1, 1, 2),
         num_decoder_blocks=(2, 1, 1),
         latent_channels=6,
-        scaling_factor=0.7,
         patch_size=2,
-        white_background=True,
+        rescale_pixels=False,
+    )
+    kl("sd", (16, 16), block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+    kl("three_levels", (24, 16), block_out_channels=(8, 8, 16), layers_per_block=2, norm_num_groups=8)
+    kl(
+        "without_quant_conv",
+        (8, 20),
+        block_out_channels=(16, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+        latent_channels=6,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    kl(
+        "without_attention",
+        (12, 12),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
     )
 
 
