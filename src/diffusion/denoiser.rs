@@ -1,6 +1,9 @@
 //! The one idea of the crate: everything is a denoiser.
 
-use crate::{Result, nets::Pace};
+use crate::{
+    Result,
+    nets::{Pace, text::sentence::Sentences},
+};
 use burn::tensor::Tensor;
 use std::{future::Future, pin::Pin, rc::Rc};
 
@@ -21,6 +24,12 @@ impl Cond {
             tokens: Tensor::cat(conds.into_iter().map(|cond| cond.tokens).collect(), 0),
             vector: vectors.map(|vectors| Tensor::cat(vectors, 0)),
         }
+    }
+}
+
+impl From<Sentences> for Cond {
+    fn from(sentences: Sentences) -> Self {
+        Self { tokens: sentences.tokens, vector: Some(sentences.pooled) }
     }
 }
 
