@@ -272,7 +272,8 @@ impl Schedule {
             }
             Spacing::Linspace => linspace(0.0, (count - 1) as f64, steps).rev().map(|t| self.sigma(t)).collect(),
             Spacing::Trailing => {
-                let stride = count as f64 / steps as f64;
+                // numpy's arange strides by the difference of its first two elements; in ties its rounding decides.
+                let stride = count as f64 - (count as f64 - count as f64 / steps as f64);
                 let timestep = |i: usize| (count as f64 - i as f64 * stride).round_ties_even() - 1.0;
                 (0..steps).map(|i| self.sigma(timestep(i))).collect()
             }

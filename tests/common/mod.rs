@@ -47,7 +47,7 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
 
 /// Asserts `relative_error <= tolerance` and prints the error, so that `--nocapture` gives the parity table.
 pub fn assert_close<const D: usize>(what: &str, found: Tensor<D>, expected: &[f32], tolerance: f32) {
-    let found: Vec<f32> = found.into_data().convert::<f32>().to_vec().expect("f32");
+    let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().expect("f32");
     let error = relative_error(&found, expected);
     println!("parity | {what} | {error:.2e}");
     assert!(error <= tolerance, "{what}: {error:e} > {tolerance:e}");
