@@ -23,7 +23,8 @@ pub struct Guided<D> {
     pub scale: f64,
     /// `s_style`; 0 is no style guidance.
     pub style_scale: f64,
-    /// Evaluates one term after the other instead of all in one batch: slower on a GPU, a third of the activations.
+    /// Evaluates one term after the other instead of all in one batch: the activations of one picture,
+    /// where a batch holds those of two or three.
     pub sequential: bool,
 }
 
