@@ -132,13 +132,12 @@ impl SentenceEncoder {
     /// Encodes sentences of piece ids; every id is below the vocabulary's size and no sentence is empty.
     pub fn forward(&self, sentences: &[Vec<u32>]) -> Sentences {
         let lengths: Vec<usize> = sentences.iter().map(Vec::len).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let padded =
-            |ids: &Vec<u32>| ids.iter().map(|&id| id as i32).chain([0].into_iter().cycle()).take(longest).collect();
-        let ids: Vec<i32> = sentences.iter().flat_map::<Vec<i32>, _>(padded).collect();
-        let ids = TensorData::new(ids, [sentences.len(), longest]);
-        let ids = Tensor::<2, Int>::from_data(ids, &self.embedding.weight.device());
-        self.forward_embedded(self.embedding.forward(ids), &lengths)
+        self.forward_embedded(self.embed(sentences), &lengths)
+    }
+
+    /// The rows of the embedding table, `[batch, tokens, embedding_dim]`.
+    pub(crate) fn embed(&self, sentences: &[Vec<u32>]) -> Tensor<3> {
+        self.embedding.forward(padded(sentences, Unigram::UNKNOWN, &self.embedding.weight.device()))
     }
 
     /// Encodes embedded sentences, `[batch, tokens, embedding_dim]`, of which the first `lengths[i]` tokens count.
@@ -168,6 +167,15 @@ impl SentenceEncoder {
         let tokens = tokens.narrow(1, 0, kept).pad([(0, self.token_count - kept), (0, 0)], PadMode::Constant(0.0));
         Sentences { pooled, tokens }
     }
+}
+
+/// Sentences as one tensor, `[batch, tokens]`, the shorter ones filled up with `fill`.
+pub(crate) fn padded(sentences: &[Vec<u32>], fill: u32, device: &Device) -> Tensor<2, Int> {
+    let longest = sentences.iter().map(Vec::len).max().unwrap_or(0);
+    let rows =
+        sentences.iter().flat_map(|ids| ids.iter().copied().chain(std::iter::repeat_n(fill, longest - ids.len())));
+    let ids: Vec<i32> = rows.map(|id| id as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [sentences.len(), longest]), device)
 }
 
 /// One n-gram branch: two residual convolutions over windows of `order` tokens, zero outside the sentence.
