@@ -29,6 +29,8 @@ const MAX_VALUES: usize = 1 << 21;
 /// Arrays in arrays in arrays: deeper than any file needs, shallow enough for the stack.
 const MAX_DEPTH: usize = 4;
 const ALIGNMENT: &str = "general.alignment";
+/// Metadata key of a network's configuration: JSON with the fields of its `config.json` as diffusers writes it.
+pub const CONFIG: &str = "pangu.config";
 const TRUE_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// Metadata by key, in the order of keys.
@@ -396,6 +398,27 @@ impl GgufFile {
     pub fn header(&self) -> &GgufHeader {
         &self.header
     }
+
+    /// The text under `key` of the metadata.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is none.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        self.header.text(key).ok_or_else(|| self.corrupt(format!("its metadata has no text `{key}`")))
+    }
+
+    /// The network's configuration, which the metadata holds as JSON under [`CONFIG`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is none or if it does not fit.
+    pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        let json = self.text(CONFIG)?;
+        serde_json::from_str(json).map_err(|error| self.corrupt(format!("its `{CONFIG}`: {error}")))
+    }
+
+    fn corrupt(&self, why: String) -> Error {
+        Error::Corrupt { what: self.component.clone(), why }
+    }
 }
 
 impl TensorSource for GgufFile {
@@ -428,6 +451,19 @@ pub struct TensorPlan {
 }
 
 impl TensorPlan {
+    /// Plans a tensor of a network whose weights are to be stored as `wanted`.
+    ///
+    /// Matrices, embeddings and convolutions get that type; where whole blocks do not fit their rows, F16. Vectors
+    /// (biases and norms) are few and sensitive: they stay F32.
+    pub fn for_network(name: impl Into<String>, shape: Vec<usize>, wanted: GgmlType) -> Self {
+        let dtype = match shape.len() {
+            0 | 1 => GgmlType::F32,
+            _ if Self::fits(&shape, wanted) => wanted,
+            _ => GgmlType::F16,
+        };
+        Self { name: name.into(), shape, dtype }
+    }
+
     /// The shape in the file: the true one, or a matrix where blocks would not fit the innermost axis.
     fn stored_shape(&self) -> Cow<'_, [usize]> {
         match self.shape[..] {

@@ -9,4 +9,4 @@ pub mod quant;
 pub mod safetensors;
 pub mod source;
 
-pub use module::{StoredTensor, TensorSource, load, save};
+pub use module::{StoredTensor, TensorSource, load, save, write_module};

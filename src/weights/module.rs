@@ -1,12 +1,18 @@
 //! Moving tensors between a store and a network, strictly and by name.
 
-use super::quant::GgmlType;
+use super::{
+    gguf::{GgufWriter, Metadata, TensorPlan},
+    quant::{BLOCK, GgmlType, split_q8_0},
+};
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Tensor, TensorData},
+    tensor::{
+        DType, Device, Tensor, TensorData,
+        quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype},
+    },
 };
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, io::Write};
 
 /// One tensor as it is stored: bytes of a ggml type, with PyTorch's shape order (outermost axis first).
 #[derive(Debug, Clone)]
@@ -39,6 +45,10 @@ pub trait TensorSource {
 /// reads `.N`. The variant of an enum is not part of the path.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
+/// On a GPU the `Q8_0` weights of `Linear` layers stay quantized: 36 bytes a block of 32 rather than 128, read as they are
+/// by the matrix multiplication. Everything else, and everything on the CPU backend or on a device that records
+/// gradients, becomes f32.
+///
 /// # Errors
 /// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
 /// `prefix` that no parameter asked for.
@@ -59,6 +69,28 @@ pub fn save<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usize>, Vec
     let mut saver = Saver { path: Path::new(prefix), tensors: Vec::new() };
     module.visit(&mut saver);
     saver.tensors
+}
+
+/// Writes `module` as a GGUF file whose weights are stored as `quantization`, see [`TensorPlan::for_network`].
+///
+/// # Errors
+/// [`Error::Invalid`] if a value cannot be stored, [`Error::Write`].
+pub fn write_module<M: Module, W: Write>(
+    module: &M,
+    prefix: &str,
+    quantization: GgmlType,
+    metadata: &Metadata,
+    out: W,
+) -> Result<W> {
+    let (plans, values): (Vec<_>, Vec<_>) = save(module, prefix)
+        .into_iter()
+        .map(|(name, shape, values)| (TensorPlan::for_network(name, shape, quantization), values))
+        .unzip();
+    let mut writer = GgufWriter::new(out, metadata, &plans)?;
+    for (plan, values) in plans.iter().zip(values) {
+        writer.tensor(&plan.dtype.quantize(&values)?)?;
+    }
+    writer.finish()
 }
 
 /// Where in the module tree a walk stands.
@@ -133,12 +165,34 @@ impl Loader<'_> {
         if stored.shape != expected {
             return Err(Error::TensorShape { component: component(), name, expected, found: stored.shape });
         }
-        let values = stored.dtype.dequantize(&stored.bytes, expected.iter().product())?;
         let device = param.lazy_device();
-        let tensor = Tensor::<D>::from_data(TensorData::new(values, expected), &device);
+        // Blocks that straddle rows are legal in a file, but not on a GPU.
+        let whole_rows = expected.last().is_some_and(|row| row.is_multiple_of(BLOCK));
+        let data = match linear && whole_rows && stored.dtype == GgmlType::Q8_0 && keeps_quantized(&device) {
+            true => quantized(&stored)?,
+            false => TensorData::new(stored.dtype.dequantize(&stored.bytes, expected.iter().product())?, expected),
+        };
+        let tensor = Tensor::<D>::from_data(data, &device);
         self.seen.insert(name);
         Ok(if linear { tensor.transpose() } else { tensor })
     }
+}
+
+/// Whether `device` multiplies by quantized matrices: a GPU, unless it records gradients.
+fn keeps_quantized(device: &Device) -> bool {
+    !device.is_autodiff() && *device != Device::flex()
+}
+
+/// A `Q8_0` matrix as burn keeps it, the numbers first and then the scales in f32.
+///
+/// Its blocks run along the last axis, `in`; transposing it afterwards only relabels the axes.
+fn quantized(stored: &StoredTensor<'_>) -> Result<TensorData> {
+    let scheme = QuantScheme::default()
+        .with_value(QuantValue::Q8S)
+        .with_store(QuantStore::PackedU32(0))
+        .per_block([BLOCK as u8], ScaleDtype::F32);
+    let count = stored.shape.iter().product();
+    Ok(TensorData::from_bytes_vec(split_q8_0(&stored.bytes, count)?, stored.shape.clone(), DType::QFloat(scheme)))
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -183,6 +237,7 @@ impl ModuleVisitor for Saver {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
+        let value = if let DType::QFloat(_) = value.dtype() { value.dequantize() } else { value };
         let value = if self.path.is_linear() { value.transpose() } else { value };
         let shape = value.dims().to_vec();
         let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");

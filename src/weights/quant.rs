@@ -131,15 +131,20 @@ impl GgmlType {
         Ok(bytes)
     }
 
+    fn check_len(self, bytes: &[u8], count: usize) -> Result<()> {
+        if self.byte_len(count) != Some(bytes.len()) {
+            let why = format!("{} bytes are not {count} numbers of type {self}", bytes.len());
+            return Err(Error::Corrupt { what: "tensor data".into(), why });
+        }
+        Ok(())
+    }
+
     /// Reads `count` numbers out of `bytes`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if `bytes` has another length than `count` numbers need.
     pub fn dequantize(self, bytes: &[u8], count: usize) -> Result<Vec<f32>> {
-        if self.byte_len(count) != Some(bytes.len()) {
-            let why = format!("{} bytes are not {count} numbers of type {self}", bytes.len());
-            return Err(Error::Corrupt { what: "tensor data".into(), why });
-        }
+        self.check_len(bytes, count)?;
         let mut values = Vec::with_capacity(count);
         for block in bytes.chunks_exact(self.block_bytes()) {
             match self {
@@ -159,6 +164,19 @@ impl GgmlType {
         }
         Ok(values)
     }
+}
+
+/// Parts `count` numbers of `Q8_0` into their codes, followed by the scales of the blocks as f32.
+///
+/// # Errors
+/// [`Error::Corrupt`] if `bytes` has another length than `count` numbers need.
+pub(super) fn split_q8_0(bytes: &[u8], count: usize) -> Result<Vec<u8>> {
+    GgmlType::Q8_0.check_len(bytes, count)?;
+    let blocks = || bytes.chunks_exact(GgmlType::Q8_0.block_bytes());
+    let mut parts = Vec::with_capacity(count + count / BLOCK * 4);
+    blocks().for_each(|block| parts.extend(&block[2..]));
+    blocks().for_each(|block| parts.extend(f16_at_start(block).to_le_bytes()));
+    Ok(parts)
 }
 
 impl fmt::Display for GgmlType {
