@@ -75,7 +75,7 @@ impl TextEncoder {
     }
 
     fn new(vocabulary: Vocabulary, config: SentenceConfig, source: &dyn TensorSource, device: &Device) -> Result<Self> {
-        let network = weights::load(config.init(device), source, "")?;
+        let network = weights::load(config.init(device)?, source, "")?;
         Ok(Self { tokenizer: Unigram::new(vocabulary)?, config, network })
     }
 

@@ -12,10 +12,10 @@
 //! Both outputs leave centred and scaled to about unit variance, as a denoising network likes its condition.
 
 use super::unigram::Unigram;
-use crate::Result;
+use crate::{Error, Result};
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
     tensor::{Device, Int, Tensor, TensorData, activation::relu, ops::PadMode},
 };
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,20 @@ impl SentenceConfig {
         }
     }
 
-    /// The network with random weights.
-    pub fn init(&self, device: &Device) -> SentenceEncoder {
+    /// The network with random weights, allocated when first used.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if a size is zero or absurd, or if a scale is not positive.
+    pub fn init(&self, device: &Device) -> Result<SentenceEncoder> {
+        let sizes = [self.vocabulary, self.embedding_dim, self.ngram_dim, self.hidden_dim, self.output_dim];
+        let sound = sizes.iter().all(|size| (1..=1 << 20).contains(size))
+            && (1..=16).contains(&self.ngram_orders.len())
+            && self.ngram_orders.iter().all(|order| (1..=16).contains(order))
+            && (1..=1 << 10).contains(&self.token_count)
+            && [self.epsilon, self.pooled_std, self.token_std].iter().all(|&x| x > 0.0 && x.is_finite());
+        if !sound {
+            return Err(Error::Unsupported(format!("SentenceEncoder: {self:?}")));
+        }
         let norm = |dim| LayerNormConfig::new(dim).with_epsilon(self.epsilon).init(device);
         let branches = self.ngram_orders.len() * self.ngram_dim;
         let ngrams = self.ngram_orders.iter().map(|&order| Ngram {
@@ -71,7 +83,7 @@ impl SentenceConfig {
             conv2: LinearConfig::new(order * self.ngram_dim, self.ngram_dim).init(device),
             order,
         });
-        SentenceEncoder {
+        Ok(SentenceEncoder {
             embedding: EmbeddingConfig::new(self.vocabulary, self.embedding_dim).init(device),
             ngram_projection: LinearConfig::new(self.embedding_dim, branches).init(device),
             ngram_norm: norm(branches),
@@ -82,13 +94,13 @@ impl SentenceConfig {
                 Residual::new(self.output_dim, self.hidden_dim, device),
                 Residual::new(self.hidden_dim, self.output_dim, device),
             ],
-            pooled_mean: Param::from_tensor(Tensor::zeros([self.output_dim], device)),
-            token_mean: Param::from_tensor(Tensor::zeros([self.output_dim], device)),
+            pooled_mean: Initializer::Zeros.init([self.output_dim], device),
+            token_mean: Initializer::Zeros.init([self.output_dim], device),
             epsilon: self.epsilon,
             token_count: self.token_count,
             pooled_std: self.pooled_std,
             token_std: self.token_std,
-        }
+        })
     }
 }
 
@@ -123,7 +135,7 @@ impl SentenceEncoder {
     /// Encodes `texts`, each by itself; the empty text is a sentence of two tokens, begin and end.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if a text is too long, see [`Unigram::encode`].
+    /// [`Error::Invalid`] if a text is too long, see [`Unigram::encode`].
     pub fn encode(&self, tokenizer: &Unigram, texts: &[&str]) -> Result<Sentences> {
         let sentences = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
         Ok(self.forward(&sentences))
