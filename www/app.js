@@ -1,0 +1,373 @@
+/** The page: reads the form, shows what the generator says. */
+
+/** @import { Info, LoadProgress, Picture, StepProgress } from "./types.js" */
+/** @import { Key } from "./i18n.js" */
+
+import { CancelledError, CrashError, DeviceError, Generator, PanguDrawError } from "./pangu-draw.js";
+import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
+import { paintNoise, paintPixels } from "./canvas.js";
+
+const query = new URLSearchParams(location.search);
+const modelUrl = query.get("model") ?? "models/default/";
+/** Pictures kept below the current one. */
+const ALBUM = 24;
+
+/** @template {HTMLElement} T @param {string} id @param {{ new (): T }} type @returns {T} */
+function element(id, type) {
+  const found = document.getElementById(id);
+  if (found instanceof type) return found;
+  throw new Error(`the page has no ${id}`);
+}
+
+const ui = {
+  form: element("form", HTMLFormElement),
+  prompt: element("prompt", HTMLTextAreaElement),
+  examples: element("examples", HTMLElement),
+  styleField: element("style-field", HTMLElement),
+  style: element("style", HTMLSelectElement),
+  seed: element("seed", HTMLInputElement),
+  negative: element("negative", HTMLInputElement),
+  steps: element("steps", HTMLInputElement),
+  guidance: element("guidance", HTMLInputElement),
+  sampler: element("sampler", HTMLSelectElement),
+  draw: element("draw", HTMLButtonElement),
+  cancel: element("cancel", HTMLButtonElement),
+  status: element("status", HTMLElement),
+  fetch: element("fetch", HTMLProgressElement),
+  device: element("device", HTMLElement),
+  language: element("language", HTMLButtonElement),
+  notice: element("notice", HTMLElement),
+  error: element("error", HTMLElement),
+  errorText: element("error-text", HTMLElement),
+  errorDetails: element("error-details", HTMLElement),
+  useCpu: element("use-cpu", HTMLButtonElement),
+  plate: element("plate", HTMLElement),
+  canvas: element("canvas", HTMLCanvasElement),
+  picture: element("picture", HTMLImageElement),
+  axis: element("axis", HTMLElement),
+  tick: element("axis-tick", HTMLElement),
+  structure: element("axis-structure", HTMLElement),
+  texture: element("axis-texture", HTMLElement),
+  caption: element("caption", HTMLElement),
+  words: element("caption-words", HTMLElement),
+  keepSeed: element("keep-seed", HTMLButtonElement),
+  download: element("download", HTMLAnchorElement),
+  album: element("album", HTMLElement),
+  albumList: element("album-list", HTMLElement),
+};
+
+/** @typedef {{ prompt: string, seed: number, url: string, width: number, height: number }} Drawn */
+
+/** @type {"auto" | "webgpu" | "cpu"} */
+let device = ((asked) => (asked === "cpu" || asked === "webgpu" ? asked : "auto"))(query.get("device"));
+/** The model, loaded or on its way. @type {Promise<Generator> | undefined} */
+let loading;
+/** What was loaded. @type {Info | undefined} */
+let info;
+/** Stops the load. @type {AbortController | undefined} */
+let stopLoad;
+/** Stops the drawing. @type {AbortController | undefined} */
+let stopDraw;
+/** The picture on show. @type {Drawn | undefined} */
+let shown;
+
+/** Says again, in the language now chosen, what the page last said. @type {() => void} */
+let sayStatus = () => {};
+let sayError = () => {};
+
+/** @param {Key} key @param {() => Record<string, string | number>} [values] */
+function status(key, values = () => ({})) {
+  sayStatus = () => (ui.status.textContent = text(key, values()));
+  sayStatus();
+}
+
+/** Runs `report` at most once a frame, with the newest argument. @template T @param {(value: T) => void} report */
+function perFrame(report) {
+  /** @type {T | undefined} */
+  let newest;
+  return (/** @type {T} */ value) => {
+    if (newest === undefined) requestAnimationFrame(() => {
+      if (newest !== undefined) report(newest);
+      newest = undefined;
+    });
+    newest = value;
+  };
+}
+
+/** The loaded model; starts the load unless it runs already. */
+function load() {
+  if (loading) return loading;
+  const controller = (stopLoad = new AbortController());
+  status("starting");
+  refresh();
+  loading = Generator.load(modelUrl, { device, onProgress: perFrame(onLoad), signal: controller.signal });
+  loading.then(onLoaded, (error) => {
+    loading = undefined;
+    fail(error);
+  }).finally(() => {
+    stopLoad = undefined;
+    ui.fetch.hidden = true;
+    refresh();
+  });
+  return loading;
+}
+
+/** @param {LoadProgress} progress */
+function onLoad({ stage, loaded, total }) {
+  if (!stopLoad && !stopDraw) return;
+  ui.fetch.hidden = total === 0;
+  ui.fetch.max = Math.max(total, 1);
+  ui.fetch.value = loaded;
+  ui.fetch.title = `${number(loaded, 0)} / ${number(total, 0)} B`;
+  if (stage === "build") return status("building");
+  if (total > 0) status("fetching", () => ({ loaded: megabytes(loaded), total: megabytes(total) }));
+}
+
+/** @param {Generator} generator */
+function onLoaded(generator) {
+  info = generator.info();
+  ui.steps.value = String(info.defaults.steps);
+  ui.guidance.value = String(info.defaults.guidanceScale);
+  ui.sampler.replaceChildren(...info.samplers.map((name) => new Option(name.replaceAll("_", " "), name)));
+  ui.sampler.value = info.defaults.sampler;
+  ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
+  ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
+  ui.canvas.parentElement?.style.setProperty("--aspect", `${info.image.width} / ${info.image.height}`);
+  status("ready");
+  describe();
+}
+
+/** What depends on both the model and the language. */
+function describe() {
+  ui.examples.replaceChildren(
+    ...EXAMPLES.map((pair, index) => {
+      // Two of them in the other language: one may write in either.
+      const language = index % 3 === 2 ? (current() === "en" ? "zh" : "en") : current();
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.lang = language === "zh" ? "zh-Hans" : "en";
+      button.textContent = pair[language];
+      button.onclick = () => {
+        ui.prompt.value = pair[language];
+        ui.prompt.focus();
+      };
+      item.append(button);
+      return item;
+    }),
+  );
+  if (shown) caption(shown);
+  if (!info) return;
+  const { styles, defaults, fallback, deviceDetail } = info;
+  const chosen = ui.style.options.length > 0 ? ui.style.value : (defaults.style ?? "");
+  ui.styleField.hidden = styles.length === 0;
+  const options = styles.map(({ id, name }) => new Option(name[current()], id));
+  if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
+  ui.style.replaceChildren(...options);
+  ui.style.value = chosen;
+  ui.device.hidden = false;
+  ui.device.title = deviceDetail;
+  ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
+  ui.notice.hidden = !fallback;
+  ui.notice.textContent = text("fallback");
+}
+
+/** Which buttons there are. */
+function refresh() {
+  const busy = Boolean(stopDraw);
+  ui.draw.setAttribute("aria-disabled", String(busy));
+  if (!busy && !stopLoad && document.activeElement === ui.cancel) ui.draw.focus();
+  ui.cancel.hidden = !busy && !stopLoad;
+}
+
+/** Reads a number field; an empty one means the model's own setting. @param {HTMLInputElement} field */
+const numeric = (field) => (field.value.trim() === "" ? undefined : Number(field.value));
+
+async function draw() {
+  if (stopDraw) return;
+  const prompt = ui.prompt.value.trim();
+  if (!prompt) return ui.prompt.focus();
+  ui.error.hidden = true;
+  const { signal } = (stopDraw = new AbortController());
+  const seed = numeric(ui.seed) ?? Math.floor(Math.random() * 2 ** 32);
+  refresh();
+  try {
+    const generator = await load();
+    clearPlate(seed);
+    ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    const started = performance.now();
+    const picture = await generator.generate({
+      prompt,
+      seed,
+      negativePrompt: ui.negative.value.trim(),
+      style: ui.style.value || undefined,
+      steps: numeric(ui.steps),
+      guidanceScale: numeric(ui.guidance),
+      sampler: ui.sampler.value || undefined,
+      signal,
+      onStep: perFrame(onStep),
+    });
+    const seconds = (performance.now() - started) / 1000;
+    keep(prompt, picture);
+    axis(1);
+    status("drawn", () => ({ seconds: number(seconds, 1) }));
+  } catch (error) {
+    fail(error);
+  } finally {
+    stopDraw = undefined;
+    refresh();
+  }
+}
+
+/** @param {StepProgress} progress */
+function onStep({ stage, step, steps, within, expert, preview }) {
+  if (!stopDraw) return;
+  ui.fetch.hidden = true;
+  if (preview) paintPixels(ui.canvas, preview);
+  axis(stage === "decode" ? 1 : Math.min(1, (step + within) / steps), stage === "denoise" ? expert : undefined);
+  if (stage === "text") status("reading");
+  else if (stage === "decode") status("decoding");
+  else status("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
+}
+
+/** @param {number} done @param {string} [expert] */
+function axis(done, expert) {
+  ui.axis.style.setProperty("--done", String(done));
+  ui.axis.setAttribute("aria-valuenow", String(Math.round(done * 100)));
+  ui.structure.classList.toggle("at-work", expert === "structure");
+  ui.texture.classList.toggle("at-work", expert === "texture");
+}
+
+/** Shows the noise that a seed stands for. @param {number} seed */
+function clearPlate(seed) {
+  ui.picture.hidden = true;
+  ui.caption.hidden = true;
+  shown = undefined;
+  axis(0);
+  paintNoise(ui.canvas, seed);
+}
+
+/** @param {string} prompt @param {Picture} picture */
+function keep(prompt, { png, seed, width, height }) {
+  const drawn = { prompt, seed, width, height, url: URL.createObjectURL(png) };
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  const thumbnail = document.createElement("img");
+  button.type = "button";
+  button.setAttribute("aria-label", text("recall", { prompt }));
+  button.dataset.prompt = prompt;
+  button.onclick = () => {
+    show(drawn);
+    ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  };
+  thumbnail.src = drawn.url;
+  thumbnail.alt = "";
+  button.append(thumbnail);
+  item.append(button);
+  ui.albumList.prepend(item);
+  const surplus = ui.albumList.children[ALBUM];
+  if (surplus) {
+    URL.revokeObjectURL(surplus.querySelector("img")?.src ?? "");
+    surplus.remove();
+  }
+  ui.album.hidden = ui.albumList.children.length < 2;
+  show(drawn);
+}
+
+/** @param {Drawn} drawn */
+function show(drawn) {
+  if (stopDraw && shown) return;
+  shown = drawn;
+  ui.picture.src = drawn.url;
+  ui.picture.alt = drawn.prompt;
+  ui.picture.hidden = false;
+  caption(drawn);
+}
+
+/** @param {Drawn} drawn */
+function caption({ prompt, seed, url }) {
+  ui.words.textContent = prompt;
+  ui.keepSeed.textContent = text("keepSeed", { seed });
+  ui.keepSeed.onclick = () => (ui.seed.value = String(seed));
+  ui.download.href = url;
+  ui.download.download = `${prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${seed}.png`;
+  ui.caption.hidden = false;
+}
+
+/** Which sentence explains an error. @param {unknown} error @returns {Key} */
+function explanation(error) {
+  if (!(error instanceof PanguDrawError)) return "errorOther";
+  /** @type {Record<string, Key>} */
+  const keys = {
+    ModelError: "errorModel",
+    ReadError: "errorRead",
+    InvalidError: "errorInvalid",
+    UnsupportedError: "errorUnsupported",
+    DeviceError: "errorDevice",
+    CrashError: "errorCrash",
+  };
+  return keys[error.name] ?? "errorOther";
+}
+
+/** @param {unknown} error */
+function fail(error) {
+  axis(0);
+  if (error instanceof CancelledError) return status("stopped");
+  status("stopped");
+  const details = error instanceof PanguDrawError ? error.details : {};
+  sayError = () =>
+    (ui.errorText.textContent = text(explanation(error), { parameter: String(details.parameter ?? "") }));
+  sayError();
+  ui.errorDetails.textContent = error instanceof PanguDrawError ? `${error.code}: ${error.message}` : String(error);
+  ui.useCpu.hidden = device === "cpu" || !(error instanceof DeviceError || error instanceof CrashError);
+  ui.error.hidden = false;
+}
+
+/** Starts over on the CPU. */
+async function drawOnCpu() {
+  const before = loading;
+  device = "cpu";
+  loading = undefined;
+  await before?.then((generator) => generator.dispose(), () => {});
+  await draw();
+}
+
+ui.form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  draw();
+});
+ui.prompt.addEventListener("keydown", (event) => {
+  // While an input method composes, Enter takes its candidate.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  ui.form.requestSubmit();
+});
+ui.cancel.addEventListener("click", () => {
+  stopLoad?.abort();
+  stopDraw?.abort();
+});
+ui.useCpu.addEventListener("click", drawOnCpu);
+ui.language.addEventListener("click", () => {
+  choose(current() === "en" ? "zh" : "en");
+  speak();
+});
+
+/** Says everything in the chosen language. */
+function speak() {
+  translate(document);
+  ui.language.lang = current() === "en" ? "zh-Hans" : "en";
+  for (const button of ui.albumList.querySelectorAll("button")) {
+    button.setAttribute("aria-label", text("recall", { prompt: button.dataset.prompt ?? "" }));
+  }
+  describe();
+  sayStatus();
+  sayError();
+}
+
+speak();
+paintNoise(ui.canvas, Math.floor(Math.random() * 2 ** 32));
+axis(0);
+// On a metered connection the download waits for a wish to draw.
+if (/** @type {any} */ (navigator).connection?.saveData) status("waiting");
+else load().catch(() => {});

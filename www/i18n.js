@@ -1,0 +1,145 @@
+/** Every sentence a person reads on the page, in English and Chinese. */
+
+/** @typedef {"en" | "zh"} Language */
+
+const TEXTS = {
+  title: { en: "PanGu-Draw: words into pictures, in this tab", zh: "盘古画：在这个页面里，把文字画成图" },
+  tagline: {
+    en: "Words become pictures inside this tab. Nothing you type leaves it.",
+    zh: "文字在这个页面里变成图画，你输入的内容不会离开它。",
+  },
+  switchLanguage: { en: "中文", zh: "English" },
+  prompt: { en: "Prompt", zh: "提示词" },
+  promptHint: { en: "what shall be drawn?", zh: "想画什么？" },
+  examples: { en: "Try", zh: "试试" },
+  style: { en: "Style", zh: "风格" },
+  noStyle: { en: "As the model likes", zh: "由模型决定" },
+  seed: { en: "Seed", zh: "种子" },
+  seedHint: { en: "random", zh: "随机" },
+  advanced: { en: "Advanced", zh: "高级设置" },
+  negativePrompt: { en: "Without", zh: "不要出现" },
+  negativeHint: { en: "what to keep out", zh: "画面里不想要的东西" },
+  steps: { en: "Steps", zh: "步数" },
+  guidance: { en: "Guidance", zh: "引导强度" },
+  sampler: { en: "Sampler", zh: "采样器" },
+  draw: { en: "Draw", zh: "绘制" },
+  cancel: { en: "Cancel", zh: "取消" },
+  download: { en: "Download PNG", zh: "下载 PNG" },
+  keepSeed: { en: "Keep seed {seed}", zh: "保留种子 {seed}" },
+  axis: { en: "Progress of the drawing", zh: "绘制进度" },
+  fetchBar: { en: "Download of the model", zh: "模型下载进度" },
+  noise: { en: "noise", zh: "混沌" },
+  structure: { en: "structure", zh: "结构" },
+  texture: { en: "texture", zh: "纹理" },
+  album: { en: "Drawn so far", zh: "已画的图" },
+  recall: { en: "Show again: {prompt}", zh: "再次显示：{prompt}" },
+
+  waiting: { en: "The model ({total}) is fetched when you press Draw.", zh: "按下“绘制”后才会下载模型（{total}）。" },
+  starting: { en: "Starting…", zh: "正在启动…" },
+  fetching: { en: "Fetching the model: {loaded} of {total}", zh: "正在下载模型：{loaded} / {total}" },
+  building: { en: "Setting up the networks…", zh: "正在准备网络…" },
+  queued: { en: "Your picture follows at once.", zh: "随后立即开始绘制。" },
+  ready: { en: "Ready.", zh: "就绪。" },
+  reading: { en: "Reading the prompt…", zh: "正在理解提示词…" },
+  stepping: { en: "Step {step} of {steps}", zh: "第 {step} 步，共 {steps} 步" },
+  decoding: { en: "Developing the picture…", zh: "正在生成图像…" },
+  drawn: { en: "Drawn in {seconds} s.", zh: "用时 {seconds} 秒。" },
+  stopped: { en: "Stopped.", zh: "已取消。" },
+
+  onWebgpu: { en: "WebGPU", zh: "WebGPU" },
+  onCpu: { en: "CPU", zh: "CPU" },
+  fallback: {
+    en: "This browser offers no WebGPU, so the picture is drawn on the CPU. It takes longer.",
+    zh: "此浏览器没有可用的 WebGPU，改用 CPU 绘制，会慢一些。",
+  },
+
+  details: { en: "Technical details", zh: "技术细节" },
+  errorModel: {
+    en: "The model's files are damaged or do not belong together. Reload the page to fetch them again.",
+    zh: "模型文件已损坏或不匹配。请刷新页面重新下载。",
+  },
+  errorRead: {
+    en: "The model could not be fetched. Check the connection and press Draw to try again.",
+    zh: "无法下载模型。请检查网络，然后再按“绘制”。",
+  },
+  errorInvalid: { en: "A setting is out of its range: {parameter}.", zh: "有一项设置超出范围：{parameter}。" },
+  errorUnsupported: { en: "This model cannot do that.", zh: "此模型不支持这个操作。" },
+  errorDevice: {
+    en: "The graphics device failed. Press Draw to try again, or draw on the CPU.",
+    zh: "图形设备出错。请再按“绘制”，或改用 CPU。",
+  },
+  errorCrash: {
+    en: "The engine stopped unexpectedly. Press Draw: it starts afresh.",
+    zh: "引擎意外停止。再按“绘制”即可重新启动。",
+  },
+  errorOther: { en: "Something went wrong.", zh: "出了点问题。" },
+  useCpu: { en: "Draw on the CPU", zh: "改用 CPU" },
+
+  aboutHow: {
+    en: "A picture starts as noise. One network settles its structure, a second one its texture: the time-decoupled generator of PanGu-Draw, in Rust, on your own device.",
+    zh: "图画始于噪声：一个网络先定结构，另一个再添纹理。这是 PanGu-Draw 的时间解耦生成器，用 Rust 写成，运行在你自己的设备上。",
+  },
+  aboutLimits: {
+    en: "The default model is small and was trained on emoji and icons: it knows things, not photographs.",
+    zh: "默认模型很小，用表情符号和图标训练：它认识事物，但画不出照片。",
+  },
+};
+
+/** @typedef {keyof typeof TEXTS} Key */
+
+/** Prompts to try: pairs that mean the same. */
+export const EXAMPLES = [
+  { en: "red apple", zh: "红苹果" },
+  { en: "sleeping cat", zh: "睡觉的猫" },
+  { en: "sailboat", zh: "帆船" },
+  { en: "birthday cake", zh: "生日蛋糕" },
+  { en: "sunflower", zh: "向日葵" },
+  { en: "snowy mountain", zh: "雪山" },
+];
+
+/** The page's language: what was chosen before, else what the browser prefers. @returns {Language} */
+function preferred() {
+  const asked = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("language");
+  if (asked === "en" || asked === "zh") return asked;
+  return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+}
+
+/** @type {Language} */
+let language = preferred();
+
+export const current = () => language;
+
+/** @param {Language} chosen */
+export function choose(chosen) {
+  language = chosen;
+  localStorage.setItem("language", chosen);
+}
+
+/**
+ * A sentence in the page's language, with `{name}` filled in.
+ *
+ * @param {Key} key
+ * @param {Record<string, string | number>} [values]
+ */
+export function text(key, values = {}) {
+  return TEXTS[key][language].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+/** Fills every element marked with `data-text`, `data-label` or `data-hint`. @param {ParentNode} root */
+export function translate(root) {
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  document.title = text("title");
+  for (const element of root.querySelectorAll("[data-text], [data-label], [data-hint]")) {
+    const { text: content, label, hint } = /** @type {HTMLElement} */ (element).dataset;
+    if (content) element.textContent = text(/** @type {Key} */ (content));
+    if (label) element.setAttribute("aria-label", text(/** @type {Key} */ (label)));
+    if (hint) element.setAttribute("placeholder", text(/** @type {Key} */ (hint)));
+  }
+}
+
+/** A byte count as megabytes, as a person reads it. @param {number} bytes */
+export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e6 ? 3 : 2)} MB`;
+
+/** @param {number} value @param {number} digits */
+export const number = (value, digits) =>
+  value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });

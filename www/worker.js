@@ -1,0 +1,52 @@
+/** The worker: hosts the WebAssembly engine and serves the calls of pangu-draw.js. */
+
+/// <reference lib="webworker" />
+/** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
+
+import init, { Engine, start } from "./pkg/pangu_draw.js";
+
+/** @param {FromWorker} message @param {Transferable[]} [transfer] */
+const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
+
+/** Says the worker's last word: after a panic the engine's memory is in no known state. @param {unknown} reason */
+const crash = (reason) => post({ crash: String(reason) });
+
+/** Cancels the running call of an id. @type {Map<number, AbortController>} */
+const running = new Map();
+/** @type {Engine | undefined} */
+let engine;
+
+const started = init().then(() => start(crash));
+started.catch(crash);
+
+/** @param {Exclude<ToWorker, { op: "cancel" }>} call @param {AbortSignal} signal */
+async function serve(call, signal) {
+  const onEvent = (/** @type {any} */ event) => post({ id: call.id, event });
+  if (call.op === "load") {
+    engine = await Engine.load(call.url, call.device, onEvent, signal);
+    return engine.info();
+  }
+  if (!engine) throw { code: "crash", message: "no model is loaded", details: {} };
+  return engine.generate(call.request, onEvent, signal);
+}
+
+/** An error as a plain object. @param {any} error @returns {ErrorMessage} */
+const plain = (error) =>
+  typeof error?.code === "string" ? error : { code: "crash", message: String(error), details: {} };
+
+globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
+  if (call.op === "cancel") return running.get(call.id)?.abort();
+  const controller = new AbortController();
+  running.set(call.id, controller);
+  try {
+    await started;
+    const result = await serve(call, controller.signal);
+    post({ id: call.id, result }, "rgba" in result ? [result.rgba.buffer, result.png.buffer] : []);
+  } catch (error) {
+    post({ id: call.id, error: plain(error) });
+  } finally {
+    running.delete(call.id);
+  }
+});
+globalThis.addEventListener("error", (event) => crash(event.message));
+globalThis.addEventListener("unhandledrejection", (event) => crash(event.reason));
