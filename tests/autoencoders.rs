@@ -6,11 +6,10 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use common::{assert_close, devices, golden, tensor, values};
+use common::{Half, assert_close, devices, golden, tensor, values};
 use pangu_draw::{
-    Result,
     nets::{Pace, autoencoder_kl::AutoencoderKlConfig, autoencoder_tiny::AutoencoderTinyConfig},
-    weights::{StoredTensor, TensorSource, load, safetensors::SafeTensors},
+    weights::{load, safetensors::SafeTensors},
 };
 use serde::de::DeserializeOwned;
 
@@ -31,27 +30,6 @@ fn tiny_matches_diffusers() {
             let image = decoder.decode_now(tensor(&golden, "input.latent", &device)).unwrap();
             assert_close(&format!("{name} decode {kind}"), image, &values(&golden, "output.image").1, 1e-4);
         }
-    }
-}
-
-/// One half of a whole autoencoder's file.
-struct Half<'a> {
-    whole: &'a SafeTensors,
-    prefixes: [&'a str; 2],
-}
-
-impl TensorSource for Half<'_> {
-    fn component(&self) -> &str {
-        self.whole.component()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let ours = |name: &String| self.prefixes.iter().any(|prefix| name.starts_with(prefix));
-        self.whole.names().into_iter().filter(ours).collect()
-    }
-
-    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
-        self.whole.tensor(name)
     }
 }
 

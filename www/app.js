@@ -11,6 +11,8 @@ const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
 /** Pictures kept below the current one. */
 const ALBUM = 24;
+/** Steps between two previews: decoding one takes about as long as a step. */
+const PREVIEW_EVERY = 4;
 
 /** @template {HTMLElement} T @param {string} id @param {{ new (): T }} type @returns {T} */
 function element(id, type) {
@@ -205,6 +207,7 @@ async function draw() {
       steps: numeric(ui.steps),
       guidanceScale: numeric(ui.guidance),
       sampler: ui.sampler.value || undefined,
+      previewEvery: PREVIEW_EVERY,
       signal,
       onStep: perFrame(onStep),
     });
@@ -221,22 +224,23 @@ async function draw() {
 }
 
 /** @param {StepProgress} progress */
-function onStep({ stage, step, steps, within, expert, preview }) {
+function onStep({ stage, step, steps, within, preview }) {
   if (!stopDraw) return;
   ui.fetch.hidden = true;
   if (preview) paintPixels(ui.canvas, preview);
-  axis(stage === "decode" ? 1 : Math.min(1, (step + within) / steps), stage === "denoise" ? expert : undefined);
+  axis(stage === "decode" ? 1 : Math.min(1, (step + within) / steps), stage === "denoise");
   if (stage === "text") status("reading");
   else if (stage === "decode") status("decoding");
   else status("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
 }
 
-/** @param {number} done @param {string} [expert] */
-function axis(done, expert) {
+/** Shows how much is done, and which of the two experts works on it. @param {number} done @param {boolean} [working] */
+function axis(done, working = false) {
+  const boundary = info?.boundary ?? 1;
   ui.axis.style.setProperty("--done", String(done));
   ui.axis.setAttribute("aria-valuenow", String(Math.round(done * 100)));
-  ui.structure.classList.toggle("at-work", expert === "structure");
-  ui.texture.classList.toggle("at-work", expert === "texture");
+  ui.structure.classList.toggle("at-work", working && done < boundary);
+  ui.texture.classList.toggle("at-work", working && done >= boundary);
 }
 
 /** Shows the noise that a seed stands for. @param {number} seed */

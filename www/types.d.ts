@@ -43,6 +43,8 @@ export interface DrawOptions {
   sampler?: string;
   width?: number;
   height?: number;
+  /** Sends a preview after every so many steps, 0 = never. */
+  previewEvery?: number;
   /** Stops the drawing, also inside a step. */
   signal?: AbortSignal;
   onStep?: (step: StepProgress) => void;
@@ -56,8 +58,6 @@ export interface StepProgress {
   steps: number;
   /** Part of the running step that is done, 0 to 1. */
   within: number;
-  /** The network at work: `structure`, `texture`, or `unet` where there is one. */
-  expert?: string;
   /** What the picture looks like so far, small. */
   preview?: Pixels;
 }
@@ -90,7 +90,7 @@ export interface Info {
   deviceDetail: string;
   /** Whether `auto` had to fall back to the CPU. */
   fallback: boolean;
-  parameters: number;
+  /** Size of the model's files. */
   bytes: number;
   styles: { id: string; name: Bilingual }[];
   samplers: string[];

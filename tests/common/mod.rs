@@ -2,7 +2,10 @@
 #![allow(dead_code)]
 
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
-use pangu_draw::weights::{TensorSource, safetensors::SafeTensors};
+use pangu_draw::{
+    Result,
+    weights::{StoredTensor, TensorSource, safetensors::SafeTensors},
+};
 
 /// Every device a numeric test must pass on: the CPU backend, and wgpu (Mesa's lavapipe in CI).
 ///
@@ -51,4 +54,27 @@ pub fn assert_close<const D: usize>(what: &str, found: Tensor<D>, expected: &[f3
     let error = relative_error(&found, expected);
     println!("parity | {what} | {error:.2e}");
     assert!(error <= tolerance, "{what}: {error:e} > {tolerance:e}");
+}
+
+/// One half of a file that holds an encoder and a decoder.
+pub struct Half<'a> {
+    /// The whole file.
+    pub whole: &'a SafeTensors,
+    /// How the half's tensor names begin.
+    pub prefixes: [&'a str; 2],
+}
+
+impl TensorSource for Half<'_> {
+    fn component(&self) -> &str {
+        self.whole.component()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let ours = |name: &String| self.prefixes.iter().any(|prefix| name.starts_with(prefix));
+        self.whole.names().into_iter().filter(ours).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
+        self.whole.tensor(name)
+    }
 }

@@ -1,0 +1,159 @@
+//! The networks on WebGPU in a browser, against the same goldens as natively, and the noise against the same bits.
+#![cfg(target_arch = "wasm32")]
+
+mod common;
+
+use burn::tensor::{Device, Tensor};
+use common::{Half, relative_error, tensor, values};
+use pangu_draw::{
+    device::{self, DeviceChoice},
+    diffusion::noise::{Noise, Stream},
+    nets::{
+        Pace,
+        autoencoder_kl::AutoencoderKlConfig,
+        autoencoder_tiny::AutoencoderTinyConfig,
+        text::sentence::SentenceConfig,
+        unet::UNetConfig,
+    },
+    weights::{load, safetensors::SafeTensors},
+    web::journal,
+};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
+
+wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+const TOLERANCE: f32 = 1e-4;
+
+thread_local! {
+    static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
+}
+
+/// The one WebGPU device of this page.
+async fn webgpu() -> Device {
+    if let Some(device) = DEVICE.with_borrow(Clone::clone) {
+        return device;
+    }
+    journal::install();
+    let opened = device::open(DeviceChoice::Wgpu).await.expect("an adapter");
+    console_log!("WebGPU adapter: {}", opened.name);
+    DEVICE.set(Some(opened.device.clone()));
+    opened.device
+}
+
+/// A golden that was compiled in.
+macro_rules! golden {
+    ($name:literal) => {
+        SafeTensors::new($name, include_bytes!(concat!("goldens/", $name, ".safetensors")).to_vec()).expect($name)
+    };
+}
+
+fn config<C: DeserializeOwned>(golden: &SafeTensors) -> C {
+    serde_json::from_str(&golden.metadata()["config"]).expect("a configuration")
+}
+
+/// Reads `found` back and compares; a shader that did not compile fails the test too.
+async fn assert_close<const D: usize>(what: &str, found: Tensor<D>, golden: &SafeTensors, output: &str) {
+    let found = found.into_data_async().await.expect("readable").convert::<f32>().to_vec().expect("f32");
+    let error = relative_error(&found, &values(golden, output).1);
+    console_log!("parity | {what} | browser | {error:.2e}");
+    assert!(error <= TOLERANCE, "{what}: {error:e} > {TOLERANCE:e}");
+    journal::check().expect("no error in the log");
+}
+
+async fn unet(golden: SafeTensors, name: &str) {
+    let device = webgpu().await;
+    let config: UNetConfig = config(&golden);
+    let network = load(config.init(&device).expect("known"), &golden, "weights.").expect("the weights fit");
+    let vector = config.vector_dim().map(|_| tensor(&golden, "input.vector", &device));
+    let found = network
+        .forward(
+            tensor(&golden, "input.sample", &device),
+            tensor(&golden, "input.timesteps", &device),
+            tensor(&golden, "input.encoder_hidden_states", &device),
+            vector,
+            &Pace::free(),
+        )
+        .await
+        .expect("evaluates");
+    assert_close(&format!("UNet | {name}"), found, &golden, "output.sample").await;
+}
+
+#[wasm_bindgen_test]
+async fn unet_agrees_with_diffusers() {
+    unet(golden!("unet_sd15"), "sd15").await;
+    unet(golden!("unet_sdxl"), "sdxl").await;
+    unet(golden!("unet_emoji"), "emoji").await;
+    unet(golden!("unet_odd"), "odd").await;
+}
+
+async fn tiny(golden: SafeTensors, name: &str) {
+    let device = webgpu().await;
+    let config: AutoencoderTinyConfig = config(&golden);
+    let encoder = load(config.init_encoder(&device).expect("known"), &golden, "weights.encoder.").expect("fits");
+    let decoder = load(config.init_decoder(&device).expect("known"), &golden, "weights.decoder.").expect("fits");
+    let latent = encoder.encode(tensor(&golden, "input.image", &device), &Pace::free()).await.expect("encodes");
+    assert_close(&format!("AutoencoderTiny encoder | {name}"), latent, &golden, "output.latent").await;
+    let image = decoder.decode(tensor(&golden, "input.latent", &device), &Pace::free()).await.expect("decodes");
+    assert_close(&format!("AutoencoderTiny decoder | {name}"), image, &golden, "output.image").await;
+}
+
+#[wasm_bindgen_test]
+async fn autoencoder_tiny_agrees_with_diffusers() {
+    tiny(golden!("autoencoder_tiny_taesd"), "taesd").await;
+    tiny(golden!("autoencoder_tiny_two_levels"), "two_levels").await;
+    tiny(golden!("autoencoder_tiny_patched"), "patched").await;
+}
+
+async fn kl(golden: SafeTensors, name: &str) {
+    let device = webgpu().await;
+    let config: AutoencoderKlConfig = config(&golden);
+    let half = |prefixes| Half { whole: &golden, prefixes };
+    let encoder = config.init_encoder(&device).expect("known");
+    let encoder = load(encoder, &half(["weights.encoder.", "weights.quant_conv."]), "weights.").expect("fits");
+    let decoder = config.init_decoder(&device).expect("known");
+    let decoder = load(decoder, &half(["weights.decoder.", "weights.post_quant_conv."]), "weights.").expect("fits");
+    let latent = encoder.encode(tensor(&golden, "input.image", &device), &Pace::free()).await.expect("encodes");
+    assert_close(&format!("AutoencoderKl encoder | {name}"), latent, &golden, "output.latent").await;
+    let image = decoder.decode(tensor(&golden, "input.latent", &device), &Pace::free()).await.expect("decodes");
+    assert_close(&format!("AutoencoderKl decoder | {name}"), image, &golden, "output.image").await;
+}
+
+#[wasm_bindgen_test]
+async fn autoencoder_kl_agrees_with_diffusers() {
+    kl(golden!("autoencoder_kl_sd"), "sd").await;
+    kl(golden!("autoencoder_kl_three_levels"), "three_levels").await;
+    kl(golden!("autoencoder_kl_without_quant_conv"), "without_quant_conv").await;
+    kl(golden!("autoencoder_kl_without_attention"), "without_attention").await;
+}
+
+async fn sentence(golden: SafeTensors, name: &str) {
+    let device = webgpu().await;
+    let config: SentenceConfig = config(&golden);
+    let sentences: Vec<Vec<u32>> = serde_json::from_str(&golden.metadata()["sentences"]).expect("sentences");
+    let encoded = load(config.init(&device), &golden, "weights.").expect("the weights fit").forward(&sentences);
+    assert_close(&format!("SentenceEncoder pooled | {name}"), encoded.pooled, &golden, "output.pooled").await;
+    assert_close(&format!("SentenceEncoder tokens | {name}"), encoded.tokens, &golden, "output.tokens").await;
+}
+
+#[wasm_bindgen_test]
+async fn sentence_encoder_agrees_with_its_reference() {
+    sentence(golden!("sentence_use"), "use").await;
+    sentence(golden!("sentence_even"), "even").await;
+    sentence(golden!("sentence_single"), "single").await;
+}
+
+/// The hashes that tests/diffusion.rs expects natively.
+#[wasm_bindgen_test]
+fn noise_is_the_same_bits_everywhere() {
+    for (seed, stream, count, expected) in [
+        (0, Stream::Latent, 4096, "6dab17820f6d57be0dd9e8682a4275b86e6b006a98485ffc34dbaac17f214cfa"),
+        (7, Stream::Latent, 4096, "0f399775345f398b998a82d90c43742ed526958935785360f9018e8d4d925f93"),
+        (0x0123456789ABCDEF, Stream::Step(2), 1001, "09651a070b589ecc9071e93e0b6761f1604c3374f9508b3b7ebc5cb7d6dd6841"),
+    ] {
+        let bytes: Vec<u8> = Noise::new(seed).values(stream, count).iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(hex::encode(Sha256::digest(bytes)), expected, "seed {seed}");
+    }
+}
