@@ -3,7 +3,7 @@
 /** @import { Info, LoadProgress, Picture, StepProgress } from "./types.js" */
 /** @import { Key } from "./i18n.js" */
 
-import { CancelledError, CrashError, DeviceError, Generator, PanguDrawError } from "./pangu-draw.js";
+import { CancelledError, CrashError, DeviceError, Generator, InvalidError, PanguDrawError } from "./pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { paintNoise, paintPixels } from "./canvas.js";
 
@@ -190,6 +190,11 @@ async function draw() {
   if (stopDraw) return;
   const prompt = ui.prompt.value.trim();
   if (!prompt) return ui.prompt.focus();
+  const faulty = [ui.seed, ui.steps, ui.guidance].find((field) => !field.checkValidity());
+  if (faulty) {
+    fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+    return faulty.focus();
+  }
   ui.error.hidden = true;
   const { signal } = (stopDraw = new AbortController());
   const seed = numeric(ui.seed) ?? Math.floor(Math.random() * 2 ** 32);
@@ -209,7 +214,10 @@ async function draw() {
       sampler: ui.sampler.value || undefined,
       previewEvery: PREVIEW_EVERY,
       signal,
-      onStep: perFrame(onStep),
+      onStep(progress) {
+        if (progress.preview) paintPixels(ui.canvas, progress.preview);
+        showStep(progress);
+      },
     });
     const seconds = (performance.now() - started) / 1000;
     keep(prompt, picture);
@@ -223,11 +231,13 @@ async function draw() {
   }
 }
 
+/** Reports within a step come faster than frames do; a preview must not be lost among them. */
+const showStep = perFrame(onStep);
+
 /** @param {StepProgress} progress */
-function onStep({ stage, step, steps, within, preview }) {
+function onStep({ stage, step, steps, within }) {
   if (!stopDraw) return;
   ui.fetch.hidden = true;
-  if (preview) paintPixels(ui.canvas, preview);
   axis(stage === "decode" ? 1 : Math.min(1, (step + within) / steps), stage === "denoise");
   if (stage === "text") status("reading");
   else if (stage === "decode") status("decoding");
@@ -299,6 +309,18 @@ function caption({ prompt, seed, url }) {
   ui.caption.hidden = false;
 }
 
+/** What the page calls the engine's parameters. @type {Record<string, Key>} */
+const PARAMETERS = {
+  prompt: "prompt",
+  "negative prompt": "negativePrompt",
+  style: "style",
+  seed: "seed",
+  steps: "steps",
+  "guidance scale": "guidance",
+  guidance: "guidance",
+  sampler: "sampler",
+};
+
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
@@ -320,8 +342,11 @@ function fail(error) {
   if (error instanceof CancelledError) return status("stopped");
   status("stopped");
   const details = error instanceof PanguDrawError ? error.details : {};
-  sayError = () =>
-    (ui.errorText.textContent = text(explanation(error), { parameter: String(details.parameter ?? "") }));
+  const parameter = String(details.parameter ?? "");
+  sayError = () => {
+    const name = PARAMETERS[parameter];
+    ui.errorText.textContent = text(explanation(error), { parameter: name ? text(name) : parameter });
+  };
   sayError();
   ui.errorDetails.textContent = error instanceof PanguDrawError ? `${error.code}: ${error.message}` : String(error);
   ui.useCpu.hidden = device === "cpu" || !(error instanceof DeviceError || error instanceof CrashError);

@@ -1,0 +1,49 @@
+# `make` alone lists what there is.
+
+PORT ?= 8080
+CARGO_TARGET_DIR ?= target
+WASM := wasm32-unknown-unknown
+BINDGEN := 0.2.130
+PYTHON ?= python3
+export CARGO_TARGET_DIR
+
+.PHONY: help demo web test goldens rust bindgen test-tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: web ## build the page and serve it on http://127.0.0.1:$(PORT)
+	@scripts/need $(PYTHON) python3
+	@echo "Open http://127.0.0.1:$(PORT)/  (Ctrl-C stops; PORT=... chooses another port)"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory www
+
+web: rust bindgen ## build the page's WebAssembly into www/pkg
+	@echo "Building the engine for the browser; the first time this takes about ten minutes on two cores."
+	cargo build --profile web --lib --no-default-features --target $(WASM)
+	@wasm-bindgen --target web --out-dir www/pkg $(CARGO_TARGET_DIR)/$(WASM)/web/pangu_draw.wasm
+	@wasm=www/pkg/pangu_draw_bg.wasm; printf 'WebAssembly: %d bytes, %d bytes gzip\n' \
+		$$(wc -c < $$wasm) $$(gzip -9 < $$wasm | wc -c)
+
+test: rust bindgen test-tools ## run every check: native, Vulkan on the CPU, WebGPU in Chromium, the page end to end
+	@scripts/test
+
+goldens: ## compute the reference outputs in tests/goldens again, with PyTorch (5.8 GB of packages)
+	$(PYTHON) -m venv build/oracle
+	build/oracle/bin/pip install --quiet -r tests/oracle/requirements.txt
+	for script in tests/oracle/*.py; do build/oracle/bin/python $$script || exit 1; done
+
+rust:
+	@scripts/need cc build-essential
+	@command -v cargo >/dev/null || { echo "Rust is missing. Please run:" \
+		"curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env" >&2; exit 1; }
+	@rustup target list --installed | grep -qx $(WASM) || rustup target add $(WASM)
+
+bindgen:
+	@[ "$$(wasm-bindgen --version 2>/dev/null)" = "wasm-bindgen $(BINDGEN)" ] || \
+		env -u CARGO_TARGET_DIR cargo install wasm-bindgen-cli --version $(BINDGEN)
+
+test-tools:
+	@scripts/need chromedriver chromium chromium-driver
+	@scripts/need npm npm
+	@ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || scripts/need lavapipe mesa-vulkan-drivers
+	@[ tests/e2e/node_modules/.package-lock.json -nt tests/e2e/package-lock.json ] || npm --prefix tests/e2e ci --silent

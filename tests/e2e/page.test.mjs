@@ -1,0 +1,362 @@
+/** The page in Chromium, driven from outside. PANGU_DRAW names the native binary, for a model and for comparison. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { chromium } from "playwright-core";
+import { serve } from "./server.mjs";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+const NATIVE = process.env.PANGU_DRAW ?? join(ROOT, "target/release/pangu-draw");
+const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+/** Long enough for a software GPU on a busy machine. */
+const PATIENCE = 240_000;
+
+const work = mkdtempSync(join(tmpdir(), "pangu-draw-"));
+const model = join(work, "model");
+let server;
+
+before(async () => {
+  execFileSync(NATIVE, ["convert", join(ROOT, "tests/goldens/pipeline_sd"), "-o", model, "--quantize", "f32"]);
+  server = await serve(join(ROOT, "www"), model);
+});
+after(() => {
+  server?.close();
+  rmSync(work, { recursive: true });
+});
+
+/** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */
+async function withPage({ webgpu = false, context = {}, expected = /^$/ }, body) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", ...(webgpu ? WEBGPU : [])],
+  });
+  try {
+    const page = await (await browser.newContext({ locale: "en-US", ...context })).newPage();
+    page.setDefaultTimeout(PATIENCE);
+    const errors = [];
+    page.on("pageerror", (error) => errors.push(error.message));
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    await body(page);
+    assert.deepEqual(errors.filter((error) => !expected.test(error)), []);
+  } finally {
+    await browser.close();
+  }
+}
+
+const open = (page, query) => page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+const ui = (page) => ({
+  prompt: page.getByRole("textbox", { name: "Prompt", exact: true }),
+  draw: page.getByRole("button", { name: "Draw", exact: true }),
+  cancel: page.getByRole("button", { name: "Cancel", exact: true }),
+  status: page.getByRole("status"),
+  error: page.getByRole("alert"),
+  picture: (prompt) => page.getByRole("img", { name: prompt, exact: true }),
+});
+
+/** Draws through the JavaScript interface; answers the pixels, or the error as plain data. */
+const generate = (page, url, device, request) =>
+  page.evaluate(
+    async ([url, device, request]) => {
+      const { Generator, PanguDrawError } = await import("/pangu-draw.js");
+      try {
+        const generator = await Generator.load(url, { device });
+        const { width, height, rgba, png } = await generator.generate(request);
+        generator.dispose();
+        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())] };
+      } catch (error) {
+        if (!(error instanceof PanguDrawError)) throw error;
+        return { name: error.name, code: error.code, details: error.details, message: error.message };
+      }
+    },
+    [url, device, request],
+  );
+
+/** The pixels of a PNG, decoded by the browser. */
+const decode = (page, png) =>
+  page.evaluate(async (bytes) => {
+    const bitmap = await createImageBitmap(new Blob([new Uint8Array(bytes)]), { colorSpaceConversion: "none" });
+    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+    context.drawImage(bitmap, 0, 0);
+    return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
+  }, [...png]);
+
+function meanDifference(a, b) {
+  assert.equal(a.length, b.length);
+  return a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
+}
+
+const request = { prompt: "a red apple", seed: 7, steps: 4, guidanceScale: 3, sampler: "dpmpp_2m" };
+
+describe("drawing", () => {
+  test("a prompt becomes a picture on the CPU, which can be saved", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      const { prompt, draw, picture, status } = ui(page);
+      await prompt.fill("red apple");
+      await draw.click();
+      await picture("red apple").waitFor();
+      assert.match(await status.textContent(), /^Drawn in [\d.]+ s\.$/);
+      assert.ok((await picture("red apple").evaluate((image) => image.naturalWidth)) > 0);
+      const [download] = await Promise.all([
+        page.waitForEvent("download"),
+        page.getByRole("link", { name: "Download PNG" }).click(),
+      ]);
+      assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
+      const png = readFileSync(await download.path());
+      assert.equal(png.subarray(1, 4).toString(), "PNG");
+      assert.match(png.toString("utf8"), /"prompt":"red apple"/);
+    }));
+
+  test("the CPU in the browser draws what the native binary draws", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      const file = join(work, "native.png");
+      const { prompt, seed, steps, guidanceScale, sampler } = request;
+      const settings = { seed, steps, guidance: guidanceScale, sampler, device: "cpu", model };
+      const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
+      execFileSync(NATIVE, ["draw", prompt, ...flags, "-o", file]);
+      const here = await generate(page, "/model/", "cpu", request);
+      const difference = meanDifference(here.rgba, await decode(page, readFileSync(file)));
+      console.log(`native and browser, CPU: mean difference ${difference.toFixed(4)} of 255`);
+      assert.ok(difference <= 1, `${difference}`);
+      assert.deepEqual(await decode(page, here.png), here.rgba, "the PNG holds the same pixels");
+    }));
+
+  test("WebGPU draws it too", { timeout: PATIENCE }, () =>
+    withPage({ webgpu: true }, async (page) => {
+      await open(page, { device: "webgpu", model: "/model/" });
+      const { prompt, draw, picture } = ui(page);
+      await prompt.fill("red apple");
+      await page.getByText("Advanced").click();
+      await page.getByLabel("Steps").fill("2");
+      await draw.click();
+      await picture("red apple").waitFor();
+      assert.equal(await page.locator("#device").textContent(), "WebGPU");
+      const gpu = await generate(page, "/model/", "webgpu", request);
+      const cpu = await generate(page, "/model/", "cpu", request);
+      const difference = meanDifference(gpu.rgba, cpu.rgba);
+      console.log(`WebGPU and CPU: mean difference ${difference.toFixed(4)} of 255`);
+      assert.ok(difference <= 1, `${difference}`);
+    }));
+
+  test("without WebGPU the CPU draws, and the page says so", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { model: "/model/" });
+      const { prompt, draw, picture } = ui(page);
+      await page.getByText("This browser offers no WebGPU").waitFor();
+      assert.equal(await page.locator("#device").textContent(), "CPU");
+      await prompt.fill("cat");
+      await draw.click();
+      await picture("cat").waitFor();
+    }));
+
+  test("forcing WebGPU where there is none is an error that offers the CPU", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "webgpu", model: "/model/" });
+      const { prompt, error, picture } = ui(page);
+      await prompt.fill("cat");
+      await error.getByText("The graphics device failed").waitFor();
+      await page.getByRole("button", { name: "Draw on the CPU" }).click();
+      await picture("cat").waitFor();
+    }));
+
+  test("the default model draws", { timeout: PATIENCE, skip: !existsSync(join(ROOT, "www/models/default/model.json")) }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", lang: "zh" });
+      await page.getByRole("textbox", { name: "提示词" }).fill("红苹果");
+      await page.getByRole("button", { name: "绘制" }).click();
+      await page.getByRole("img", { name: "红苹果", exact: true }).waitFor();
+    }));
+});
+
+describe("stopping", () => {
+  test("a drawing stops inside a step, and the next one works", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      const outcome = await page.evaluate(async (request) => {
+        const { Generator } = await import("/pangu-draw.js");
+        const generator = await Generator.load("/model/", { device: "cpu" });
+        const controller = new AbortController();
+        let reached;
+        const long = { ...request, steps: 400, signal: controller.signal };
+        const stopped = generator.generate({
+          ...long,
+          onStep(progress) {
+            if (progress.step < 2 || progress.within === 0 || progress.within === 1) return;
+            reached ??= progress;
+            controller.abort();
+          },
+        });
+        const error = await stopped.catch((error) => error);
+        const picture = await generator.generate(request);
+        return { reached, name: error.name, code: error.code, width: picture.width };
+      }, request);
+      assert.equal(outcome.name, "CancelledError");
+      assert.equal(outcome.code, "cancelled");
+      assert.ok(outcome.reached.within > 0 && outcome.reached.within < 1);
+      assert.ok(outcome.width > 0);
+    }));
+
+  test("Cancel on the page, then Draw again", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      const { prompt, draw, cancel, picture, status } = ui(page);
+      await prompt.fill("red apple");
+      await status.getByText("Ready.").waitFor();
+      await page.getByText("Advanced").click();
+      await page.getByLabel("Steps").fill("200");
+      await draw.click();
+      await status.getByText(/^Step \d+ of 200$/).waitFor();
+      await cancel.click();
+      await status.getByText("Stopped.").waitFor();
+      assert.ok(await cancel.isHidden());
+      await page.getByLabel("Steps").fill("2");
+      await draw.click();
+      await picture("red apple").waitFor();
+    }));
+
+  test("a download reports its bytes, stops, and starts again", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/slow/" });
+      const { cancel, draw, prompt, picture, status } = ui(page);
+      const bar = page.getByRole("progressbar", { name: "Download of the model" });
+      await bar.waitFor();
+      const { components } = JSON.parse(readFileSync(join(model, "model.json"), "utf8"));
+      const bytes = components.reduce((sum, component) => sum + component.bytes, 0);
+      assert.equal(await bar.evaluate((element) => element.max), bytes);
+      const arriving = await bar.evaluate((element) => element.value);
+      assert.ok(arriving < bytes);
+      await page.waitForFunction((before) => document.querySelector("progress").value > before, arriving);
+      await cancel.click();
+      await status.getByText("Stopped.").waitFor();
+      await prompt.fill("cat");
+      await draw.click();
+      await picture("cat").waitFor();
+    }));
+});
+
+describe("failing", () => {
+  test("a damaged model is a checksum error, in plain words of both languages", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/broken/" });
+      const { error } = ui(page);
+      await error.getByText("The model's files are damaged").waitFor();
+      assert.match(await page.locator("#error-details").textContent(), /^checksum: /);
+      await page.getByRole("button", { name: "中文" }).click();
+      await error.getByText("模型文件已损坏").waitFor();
+      const { name, code, details } = await generate(page, "/broken/", "cpu", request);
+      assert.deepEqual([name, code, typeof details.chunk], ["ModelError", "checksum", "number"]);
+    }));
+
+  test("a model that is not there is a read error", { timeout: PATIENCE }, () =>
+    withPage({ expected: /404/ }, async (page) => {
+      await open(page, { device: "cpu", model: "/nowhere/" });
+      await ui(page).error.getByText("The model could not be fetched").waitFor();
+      const { name, code } = await generate(page, "/nowhere/", "cpu", request);
+      assert.deepEqual([name, code], ["ReadError", "read"]);
+    }));
+
+  test("requests out of range name the parameter", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      for (const [wrong, parameter] of [
+        [{ steps: 0 }, "steps"],
+        [{ prompt: "  " }, "prompt"],
+        [{ sampler: "magic" }, "sampler"],
+        [{ width: 17 }, "width"],
+        [{ guidanceScale: -1 }, "guidance scale"],
+        [{ steps: NaN }, "request"],
+        [{ guidance: 3 }, "request"],
+      ]) {
+        const { name, details } = await generate(page, "/model/", "cpu", { ...request, ...wrong });
+        assert.deepEqual([name, details.parameter], ["InvalidError", parameter]);
+      }
+      const { prompt, draw, error } = ui(page);
+      await prompt.fill("cat");
+      await page.getByText("Advanced").click();
+      await page.getByLabel("Steps").fill("0");
+      await draw.click();
+      await error.getByText("A setting is out of its range: Steps.").waitFor();
+    }));
+
+  test("after a crash of the worker the next drawing starts a new one", { timeout: PATIENCE }, () =>
+    withPage({ expected: /boom/ }, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      const { prompt, draw, error, picture, status } = ui(page);
+      await prompt.fill("cat");
+      await status.getByText("Ready.").waitFor();
+      await page.getByText("Advanced").click();
+      await page.getByLabel("Steps").fill("200");
+      await draw.click();
+      await status.getByText(/^Step/).waitFor();
+      await page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
+      await error.getByText("The engine stopped unexpectedly").waitFor();
+      await page.getByLabel("Steps").fill("2");
+      await draw.click();
+      await picture("cat").waitFor();
+    }));
+});
+
+describe("the page", () => {
+  for (const [locale, prompt, colorScheme, width] of [
+    ["en-US", "Prompt", "light", 1280],
+    ["zh-CN", "提示词", "dark", 1280],
+    ["en-US", "Prompt", "dark", 390],
+    ["zh-CN", "提示词", "light", 390],
+  ]) {
+    test(`is accessible: ${locale}, ${colorScheme}, ${width} px`, { timeout: PATIENCE }, () =>
+      withPage({ context: { locale, colorScheme, viewport: { width, height: 844 } } }, async (page) => {
+        await open(page, { device: "cpu", model: "/model/" });
+        await page.getByRole("textbox", { name: prompt, exact: true }).fill("cat");
+        await page.keyboard.press("Enter");
+        await page.getByRole("img", { name: "cat", exact: true }).waitFor();
+        await page.locator("details.advanced summary").click();
+        await page.evaluate(AXE);
+        const { violations } = await page.evaluate(() => window.axe.run());
+        assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.equal(overflow, 0, "no sideways scrolling");
+      }));
+  }
+
+  test("works by keyboard alone and changes its language", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, { device: "cpu", model: "/model/" });
+      await ui(page).status.getByText("Ready.").waitFor();
+      await page.keyboard.type("red apple");
+      await page.keyboard.press("Enter");
+      await ui(page).picture("red apple").waitFor();
+      await page.getByRole("button", { name: "中文" }).focus();
+      await page.keyboard.press("Enter");
+      await page.getByRole("button", { name: "绘制", exact: true }).waitFor();
+      assert.equal(await page.title(), "盘古画：在这个页面里，把文字画成图");
+      assert.equal(await page.locator("html").getAttribute("lang"), "zh-Hans");
+      await page.getByText(/^用时 [\d.]+ 秒。$/).waitFor();
+      await page.reload();
+      await page.getByRole("textbox", { name: "提示词", exact: true }).waitFor();
+    }));
+
+  test("its thread is never blocked while the model loads and draws", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await page.addInitScript(() => {
+        window.longTasks = [];
+        const note = (list) => window.longTasks.push(...list.getEntries().map((entry) => Math.round(entry.duration)));
+        new PerformanceObserver(note).observe({ type: "longtask", buffered: true });
+      });
+      await open(page, { device: "cpu", model: "/model/" });
+      await ui(page).status.getByText("Ready.").waitFor();
+      // Parsing and laying out the page itself is not what is measured.
+      await page.evaluate(() => (window.longTasks.length = 0));
+      await ui(page).prompt.fill("red apple");
+      await ui(page).draw.click();
+      await ui(page).picture("red apple").waitFor();
+      const tasks = await page.evaluate(() => window.longTasks);
+      console.log(`tasks over 50 ms on the page's thread: [${tasks}]`);
+      assert.deepEqual(tasks, []);
+    }));
+});
