@@ -12,11 +12,11 @@ use pangu_draw::{
         Pace,
         autoencoder_kl::AutoencoderKlConfig,
         autoencoder_tiny::AutoencoderTinyConfig,
-        text::sentence::SentenceConfig,
+        text::{clip::ClipTextConfig, sentence::SentenceConfig},
         unet::UNetConfig,
     },
-    weights::{load, safetensors::SafeTensors},
     web::journal,
+    weights::{load, safetensors::SafeTensors},
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -143,6 +143,30 @@ async fn sentence_encoder_agrees_with_its_reference() {
     sentence(golden!("sentence_use"), "use").await;
     sentence(golden!("sentence_even"), "even").await;
     sentence(golden!("sentence_single"), "single").await;
+}
+
+async fn clip(golden: SafeTensors, name: &str) {
+    let device = webgpu().await;
+    let config: ClipTextConfig = config(&golden);
+    let (shape, ids) = values(&golden, "input.ids");
+    let ids: Vec<Vec<u32>> = ids.chunks(shape[1]).map(|row| row.iter().map(|&id| id as u32).collect()).collect();
+    let tower = load(config.init(&device).expect("known"), &golden, "weights.").expect("the weights fit");
+    let output = tower.forward(&ids, &Pace::free()).await.expect("evaluates");
+    let what = |output: &str| format!("ClipText {output} | {name}");
+    assert_close(&what("last"), output.last_hidden_state, &golden, "output.last_hidden_state").await;
+    assert_close(&what("penultimate"), output.penultimate_hidden_state, &golden, "output.penultimate_hidden_state")
+        .await;
+    match output.text_embeds {
+        Some(embeds) => assert_close(&what("text_embeds"), embeds, &golden, "output.text_embeds").await,
+        None => assert_close(&what("pooled"), output.pooled, &golden, "output.pooled").await,
+    }
+}
+
+#[wasm_bindgen_test]
+async fn clip_agrees_with_transformers() {
+    clip(golden!("clip_quick_gelu"), "quick_gelu").await;
+    clip(golden!("clip_gelu_projection"), "gelu_projection").await;
+    clip(golden!("clip_legacy_eos"), "legacy_eos").await;
 }
 
 /// The hashes that tests/diffusion.rs expects natively.
