@@ -5,20 +5,34 @@ use burn::tensor::{
     Device,
     wgpu::{WgpuBackend, wgpu},
 };
-use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// Which device a caller wants.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// A GPU if there is one, else the CPU.
     #[default]
     Auto,
     /// A GPU or a software adapter through wgpu; an error where there is none.
-    #[serde(alias = "webgpu")]
     Wgpu,
     /// The CPU.
     Cpu,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "wgpu" | "webgpu" => Ok(Self::Wgpu),
+            "cpu" => Ok(Self::Cpu),
+            _ => Err(Error::Invalid {
+                parameter: "device",
+                why: format!("`{name}` is none of auto, wgpu (webgpu), cpu"),
+            }),
+        }
+    }
 }
 
 /// A device that was opened.

@@ -1,1 +1,32 @@
-//! The command line.
+//! The command line: arguments in, calls to the library, words and files out.
+
+mod draw;
+
+use crate::Result;
+use clap::{Parser, Subcommand};
+
+/// PanGu-Draw: time-decoupled text-to-image diffusion.
+#[derive(Debug, Parser)]
+#[command(name = "pangu-draw", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Draw a picture from a prompt.
+    Draw(draw::DrawArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever the command fails with; one line for a person.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Draw(args) => args.run(),
+        }
+    }
+}

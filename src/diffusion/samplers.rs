@@ -11,7 +11,12 @@ use super::{
 use crate::{Error, Result, nets::Pace};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    future::{Future, ready},
+    pin::Pin,
+    str::FromStr,
+};
 
 /// What a sampling run is made of.
 pub struct Run<'a> {
@@ -26,7 +31,7 @@ pub struct Run<'a> {
     /// Cancels the run, between steps and inside them.
     pub pace: &'a Pace,
     /// Hears of every step.
-    pub on_step: &'a mut dyn FnMut(Step<'_>),
+    pub on_step: &'a mut dyn Listener,
 }
 
 /// A step whose first evaluation is done.
@@ -42,6 +47,23 @@ pub struct Step<'a> {
     pub x: &'a Tensor<4>,
     /// The denoiser's estimate of the clean latent: a preview of the result.
     pub denoised: &'a Tensor<4>,
+}
+
+/// Hears of a run's steps, and may take its time: the run waits, so that a listener can decode a preview.
+pub trait Listener {
+    /// Called when the first evaluation of a step is done; an error ends the run.
+    ///
+    /// # Errors
+    /// The listener's own.
+    fn hear<'s>(&'s mut self, step: Step<'s>) -> Pin<Box<dyn Future<Output = Result<()>> + 's>>;
+}
+
+/// A function that hears and is done at once.
+impl<F: FnMut(Step<'_>)> Listener for F {
+    fn hear<'s>(&'s mut self, step: Step<'s>) -> Pin<Box<dyn Future<Output = Result<()>> + 's>> {
+        self(step);
+        Box::pin(ready(Ok(())))
+    }
 }
 
 impl Run<'_> {
@@ -63,7 +85,7 @@ impl Run<'_> {
     /// Denoises for step `index` and tells the listener.
     async fn step(&mut self, index: usize, x: &Tensor<4>, sigma: f64) -> Result<Tensor<4>> {
         let denoised = self.denoise(x, sigma).await?;
-        (self.on_step)(Step { index, of: self.sigmas.len() - 1, sigma, x, denoised: &denoised });
+        self.on_step.hear(Step { index, of: self.sigmas.len() - 1, sigma, x, denoised: &denoised }).await?;
         Ok(denoised)
     }
 

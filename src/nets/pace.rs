@@ -81,6 +81,12 @@ impl Pace {
         }
     }
 
+    /// A pace that waits for the device at every `every`-th checkpoint, by reading one element back: that bounds the
+    /// work in flight on a GPU.
+    pub fn reading_back(every: usize) -> Self {
+        Self::new(every, Some(Box::new(|activation| Box::pin(wait_for(activation)))))
+    }
+
     /// Calls `listener` at every checkpoint.
     pub fn on_progress(&self, listener: impl FnMut(Progress) + 'static) {
         if let Some(inner) = &self.inner {
@@ -128,4 +134,13 @@ impl Pace {
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
+}
+
+/// Waits until `activation` is computed.
+///
+/// # Errors
+/// [`Error::Device`] if the device failed.
+pub async fn wait_for(activation: Tensor<4>) -> Result<()> {
+    let element = activation.slice([0..1, 0..1, 0..1, 0..1]).into_data_async().await;
+    element.map(drop).map_err(|error| Error::Device(format!("{error:?}")))
 }

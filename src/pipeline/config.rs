@@ -209,6 +209,18 @@ pub struct Defaults {
 }
 
 impl PipelineConfig {
+    /// Roles of the components that drawing needs.
+    pub fn components(&self) -> Vec<&str> {
+        let text = self.text.iter().map(|text| match text {
+            TextConfig::Sentence { component } | TextConfig::Clip { component, .. } => component,
+        });
+        let experts = match &self.experts {
+            ExpertsConfig::Single { unet } => vec![&unet.component],
+            ExpertsConfig::TimeDecoupled { structure, texture, .. } => vec![&structure.component, &texture.component],
+        };
+        text.chain(experts).chain([&self.latent.decoder]).map(String::as_str).collect()
+    }
+
     /// Reads and checks a manifest's `pipeline` section.
     ///
     /// # Errors

@@ -1,3 +1,62 @@
 //! A request in, events and an image out. Nothing here knows who asks.
 
 pub mod config;
+mod decoder;
+mod generator;
+mod image;
+mod request;
+pub mod text;
+
+pub use generator::{Generator, LoadProgress};
+pub use image::Image;
+pub use request::{MAX_PROMPT, MAX_STEPS, Request, Settings};
+
+use burn::tensor::TensorData;
+use serde::Serialize;
+
+/// Seconds spent by stage, in order.
+pub type Timings = Vec<(&'static str, f64)>;
+
+/// A finished picture and how it came about.
+#[derive(Debug, Clone)]
+pub struct Drawing {
+    /// The picture.
+    pub image: Image,
+    /// All settings, the defaults filled in: the same settings draw the same picture.
+    pub settings: Settings,
+    /// The final latents, `[1, channels, height, width]`, as the experts see them.
+    pub latents: TensorData,
+    /// Seconds by stage: `text`, `denoise`, `decode`.
+    pub timings: Timings,
+}
+
+impl Drawing {
+    /// The picture as PNG that carries its settings as JSON.
+    ///
+    /// # Errors
+    /// As [`Image::to_png`].
+    pub fn to_png(&self) -> crate::Result<Vec<u8>> {
+        self.image.to_png(&serde_json::to_string(&self.settings).expect("settings are plain data"))
+    }
+}
+
+/// What happens while a picture is drawn.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A step's first evaluation is done.
+    Step(StepEvent),
+    /// What the picture looks like so far, if the request asked for previews.
+    Preview(Image),
+}
+
+/// A step of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepEvent {
+    /// Index of the step, from 0.
+    pub index: usize,
+    /// Steps in the run.
+    pub of: usize,
+    /// Noise level the step starts from.
+    pub sigma: f64,
+}

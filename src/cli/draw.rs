@@ -1,0 +1,219 @@
+//! `pangu-draw draw`.
+
+use crate::{
+    Error, Result,
+    device::{self, DeviceChoice},
+    nets::Pace,
+    pipeline::{Drawing, Event, Generator, Request},
+    weights::{TensorSource, safetensors::SafeTensors, source},
+};
+use burn::tensor::TensorData;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use pollster::block_on;
+use safetensors::{Dtype, tensor::TensorView};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+/// Name of the tensor in `--latents` and `--save-latents` files.
+const LATENTS: &str = "latents";
+
+/// Arguments of `pangu-draw draw`.
+#[derive(Debug, Args)]
+pub struct DrawArgs {
+    /// What to draw, in English or Chinese (default model).
+    prompt: String,
+    /// What to steer away from.
+    #[arg(long, default_value = "")]
+    negative: String,
+    /// One of the model's styles.
+    #[arg(long)]
+    style: Option<String>,
+    /// Seed: the same seed draws the same picture.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Classifier-free guidance, 1 = off.
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// PanGu's style guidance, 0 = off.
+    #[arg(long)]
+    style_guidance: Option<f64>,
+    /// euler, euler_ancestral, heun, dpmpp_2m, ddim or lcm.
+    #[arg(long)]
+    sampler: Option<String>,
+    /// Where the steps lie: leading, linspace, trailing, karras or exponential.
+    #[arg(long)]
+    spacing: Option<String>,
+    /// Picture size, WIDTHxHEIGHT in pixels.
+    #[arg(long, value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Where to compute: auto, wgpu or cpu.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Model folder or URL (a folder that holds model.json).
+    #[arg(long, default_value = "www/models/default")]
+    model: String,
+    /// PNG to write.
+    #[arg(short, long, default_value = "drawing.png")]
+    output: PathBuf,
+    /// Start from the noise in this safetensors file (tensor `latents`, standard normal).
+    #[arg(long)]
+    latents: Option<PathBuf>,
+    /// Write the final latents to this safetensors file (tensor `latents`).
+    #[arg(long)]
+    save_latents: Option<PathBuf>,
+    /// Print settings and timings by stage as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Print timings by stage.
+    #[arg(long)]
+    timings: bool,
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.ok_or_else(|| format!("`{text}` is not WIDTHxHEIGHT"))
+}
+
+impl DrawArgs {
+    /// Draws and writes the picture.
+    ///
+    /// # Errors
+    /// One line for a person: a bad argument, a missing or damaged model, an unwritable output.
+    pub fn run(self) -> Result<()> {
+        let size = self.size.unzip();
+        let request = Request {
+            prompt: self.prompt,
+            negative_prompt: self.negative,
+            style: self.style,
+            seed: self.seed,
+            steps: self.steps,
+            guidance_scale: self.guidance,
+            style_scale: self.style_guidance,
+            sampler: self.sampler,
+            spacing: self.spacing,
+            width: size.0,
+            height: size.1,
+            preview_every: 0,
+        };
+        for output in [Some(&self.output), self.save_latents.as_ref()].into_iter().flatten() {
+            check_writable(output)?;
+        }
+        let noise = self.latents.as_deref().map(read_latents).transpose()?;
+        let quiet = self.json || !std::io::stderr().is_terminal();
+        let device = block_on(device::open(self.device))?;
+        if let (Some(notice), false) = (&device.notice, quiet) {
+            eprintln!("drawing on the CPU: {notice}");
+        }
+        // On a GPU, reading back now and then keeps the queue short, so that the bar tells the truth.
+        let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::free() };
+        let source = source::open(&self.model)?;
+
+        let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
+        let generator = block_on(Generator::load(&*source, device, &pace, &mut |progress| {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.loaded_bytes);
+        }))?;
+        bar.finish_and_clear();
+
+        let bar = progress_bar("drawing", "{msg:>8} {bar:40} {pos}/{len} steps, {eta} left", quiet);
+        let mut on_event = |event| {
+            if let Event::Step(step) = event {
+                bar.set_length(step.of as u64);
+                bar.set_position(step.index as u64 + 1);
+            }
+        };
+        let drawing = match noise {
+            Some(noise) => block_on(generator.generate_from(&request, noise, &pace, &mut on_event))?,
+            None => block_on(generator.generate(&request, &pace, &mut on_event))?,
+        };
+        bar.finish_and_clear();
+
+        write_atomically(&self.output, &drawing.to_png()?)?;
+        if let Some(path) = &self.save_latents {
+            write_atomically(path, &latents_file(&drawing)?)?;
+        }
+        if self.json {
+            let report = serde_json::json!({
+                "output": self.output,
+                "device": { "backend": generator.device().backend, "name": generator.device().name },
+                "settings": drawing.settings,
+                "seconds": drawing.timings.iter().copied().collect::<BTreeMap<_, _>>(),
+            });
+            println!("{report}");
+        } else if self.timings {
+            for (stage, seconds) in &drawing.timings {
+                println!("{stage:<12}{seconds:>9.3} s");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bar for a count that is not known yet; hidden where nobody watches.
+fn progress_bar(what: &'static str, template: &str, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).expect("a constant template");
+    ProgressBar::new(0).with_style(style).with_message(what)
+}
+
+/// Fails before any work is done if `path` cannot be written later.
+fn check_writable(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = match fs::metadata(folder) {
+        Ok(meta) if !meta.is_dir() => format!("{} is not a folder", folder.display()),
+        Ok(_) if path.is_dir() => "it is a folder".into(),
+        Ok(_) => match tempfile(path).and_then(|file| fs::File::create(&file).and_then(|_| fs::remove_file(&file))) {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => format!("{}: {error}", folder.display()),
+    };
+    Err(Error::Write { what: path.display().to_string(), why })
+}
+
+/// A name beside `path` for a file that is not complete yet.
+fn tempfile(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?;
+    Ok(path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id())))
+}
+
+/// Writes `bytes` to `path`, which is never seen half-written.
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let part = tempfile(path)?;
+        fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
+            let _ = fs::remove_file(&part);
+        })
+    };
+    write().map_err(|error: std::io::Error| Error::Write { what: path.display().to_string(), why: error.to_string() })
+}
+
+/// The tensor `latents` of a safetensors file.
+fn read_latents(path: &Path) -> Result<TensorData> {
+    let what = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| Error::Read { what: what.clone(), why: error.to_string() })?;
+    let file = SafeTensors::new(&what, bytes)?;
+    let missing = || Error::TensorMissing { component: what.clone(), name: LATENTS.into() };
+    let stored = file.tensor(LATENTS)?.ok_or_else(missing)?;
+    let values = stored.dtype.dequantize(&stored.bytes, stored.shape.iter().product())?;
+    Ok(TensorData::new(values, stored.shape))
+}
+
+/// A safetensors file with the final latents as tensor `latents`.
+fn latents_file(drawing: &Drawing) -> Result<Vec<u8>> {
+    let failed = |error: &dyn std::fmt::Display| Error::Write { what: "latents".into(), why: error.to_string() };
+    let shape = drawing.latents.shape().to_vec();
+    let bytes: Vec<u8> = drawing.latents.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|error| failed(&error))?;
+    safetensors::serialize([(LATENTS, view)], None).map_err(|error| failed(&error))
+}

@@ -1,0 +1,192 @@
+//! From prompts to conditions: a model's text encoders, whatever kind they are of.
+
+use super::{
+    Settings,
+    config::{ClipLayer, PipelineConfig, TextConfig, VectorConfig},
+};
+use crate::{
+    Error, Result,
+    diffusion::Cond,
+    nets::{
+        Pace,
+        text::{
+            bpe::{BpeTokenizer, CONTEXT_LENGTH},
+            clip::{ClipText, ClipTextConfig},
+            sentence::{SentenceConfig, SentenceEncoder},
+            unigram::{Unigram, Vocabulary},
+        },
+        unet::timestep_embedding,
+    },
+    weights::{self, gguf::GgufFile},
+};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Metadata keys of a text component's tokenizer: the files as checkpoints have them.
+pub const TOKENIZER_JSON: &str = "pangu.tokenizer.json";
+/// See [`TOKENIZER_JSON`]; older checkpoints have `vocab.json` and `merges.txt` instead.
+pub const VOCAB_JSON: &str = "pangu.vocab.json";
+/// See [`VOCAB_JSON`].
+pub const MERGES_TXT: &str = "pangu.merges.txt";
+/// Metadata key of the sentence encoder's [`Vocabulary`], as JSON.
+pub const VOCABULARY: &str = "pangu.vocabulary";
+
+/// The text encoders of a model.
+pub struct TextEncoders {
+    encoders: Vec<TextEncoder>,
+    device: Device,
+}
+
+enum TextEncoder {
+    Sentence { net: SentenceEncoder, tokenizer: Unigram },
+    Clip { net: ClipText, tokenizer: BpeTokenizer, layer: ClipLayer, pooled: bool },
+}
+
+/// What a request's texts were encoded to.
+pub struct Prompts {
+    /// The prompt, its style's words in it unless style guidance adds them.
+    pub cond: Cond,
+    /// The negative or empty prompt.
+    pub uncond: Cond,
+    /// The prompt in its style, for style guidance.
+    pub style: Option<Cond>,
+}
+
+/// Token features `[1, tokens, dim]` and a pooled vector `[1, dim]` of one text.
+struct Encoded {
+    tokens: Tensor<3>,
+    pooled: Option<Tensor<2>>,
+}
+
+impl TextEncoders {
+    /// Loads the encoders that `config` names; `component` finds a component's file.
+    ///
+    /// # Errors
+    /// As [`weights::load`]; [`Error::Corrupt`] for a damaged vocabulary.
+    pub fn load<'a>(
+        config: &PipelineConfig,
+        component: &dyn Fn(&str, &[&str]) -> Result<(&'a GgufFile, &'a str)>,
+        device: &Device,
+    ) -> Result<Self> {
+        let load = |config: &TextConfig| match config {
+            TextConfig::Sentence { component: role } => {
+                let (file, _) = component(role, &["SentenceEncoder"])?;
+                let config: SentenceConfig = file.config()?;
+                let vocabulary: Vocabulary = {
+                    let json = file.text(VOCABULARY)?;
+                    serde_json::from_str(json).map_err(|error| corrupt(role, error.to_string()))?
+                };
+                if vocabulary.pieces.len() != config.vocabulary {
+                    let why = format!("{} pieces for {} embeddings", vocabulary.pieces.len(), config.vocabulary);
+                    return Err(corrupt(role, why));
+                }
+                let net = weights::load(config.init(device), file, "")?;
+                Ok(TextEncoder::Sentence { net, tokenizer: Unigram::new(vocabulary)? })
+            }
+            TextConfig::Clip { component: role, layer, pooled, pad } => {
+                let (file, _) = component(role, &["CLIPTextModel", "CLIPTextModelWithProjection"])?;
+                let config: ClipTextConfig = file.config()?;
+                let tokenizer = match file.header().text(TOKENIZER_JSON) {
+                    Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes(), *pad)?,
+                    None => {
+                        BpeTokenizer::new(file.text(VOCAB_JSON)?.as_bytes(), file.text(MERGES_TXT)?.as_bytes(), *pad)?
+                    }
+                };
+                let net = weights::load(config.init(device)?, file, "")?;
+                Ok(TextEncoder::Clip { net, tokenizer, layer: *layer, pooled: *pooled })
+            }
+        };
+        let encoders = config.text.iter().map(load).collect::<Result<_>>()?;
+        Ok(Self { encoders, device: device.clone() })
+    }
+
+    /// Encodes the texts of a request.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a text an encoder refuses, [`Error::Cancelled`].
+    pub async fn encode(&self, settings: &Settings, config: &PipelineConfig, pace: &Pace) -> Result<Prompts> {
+        let style = settings.style.as_deref().map(|id| config.style(id)).transpose()?;
+        let styled = style.map(|style| style.apply(&settings.prompt));
+        let (prompt, style) = match (&styled, settings.style_scale > 0.0) {
+            (Some(styled), true) => (settings.prompt.as_str(), Some(styled.as_str())),
+            (Some(styled), false) => (styled.as_str(), None),
+            (None, _) => (settings.prompt.as_str(), None),
+        };
+        let vector = |encoded: &Encoded| self.vector(encoded, settings, &config.vector);
+        let cond = self.text(prompt, pace).await?;
+        let mut uncond = self.text(&settings.negative_prompt, pace).await?;
+        if config.zero_empty_negative && settings.negative_prompt.is_empty() {
+            uncond.tokens = uncond.tokens.zeros_like();
+            uncond.pooled = uncond.pooled.map(|pooled| pooled.zeros_like());
+        }
+        let style = match style {
+            Some(text) => Some(self.text(text, pace).await?),
+            None => None,
+        };
+        let finish = |encoded: Encoded| -> Result<Cond> {
+            let vector = vector(&encoded)?;
+            Ok(Cond { tokens: encoded.tokens, vector })
+        };
+        Ok(Prompts { cond: finish(cond)?, uncond: finish(uncond)?, style: style.map(finish).transpose()? })
+    }
+
+    /// One text through every encoder, token features side by side.
+    async fn text(&self, text: &str, pace: &Pace) -> Result<Encoded> {
+        let mut tokens = Vec::new();
+        let mut pooled_text = None;
+        for encoder in &self.encoders {
+            match encoder {
+                TextEncoder::Sentence { net, tokenizer } => {
+                    let sentences = net.encode(tokenizer, &[text])?;
+                    tokens.push(sentences.tokens);
+                    pooled_text = Some(sentences.pooled);
+                }
+                TextEncoder::Clip { net, tokenizer, layer, pooled } => {
+                    let output = net.forward(&[tokenizer.encode(text, CONTEXT_LENGTH)], pace).await?;
+                    tokens.push(match layer {
+                        ClipLayer::Last => output.last_hidden_state,
+                        ClipLayer::Penultimate => output.penultimate_hidden_state,
+                    });
+                    if *pooled {
+                        pooled_text = Some(output.text_embeds.unwrap_or(output.pooled));
+                    }
+                }
+            }
+        }
+        Ok(Encoded { tokens: Tensor::cat(tokens, 2), pooled: pooled_text })
+    }
+
+    /// The UNet's vector condition, `[1, vector_dim]`.
+    fn vector(&self, encoded: &Encoded, settings: &Settings, config: &VectorConfig) -> Result<Option<Tensor<2>>> {
+        let sinusoids = |numbers: &[usize], dim: usize| {
+            let numbers: Vec<f32> = numbers.iter().map(|&n| n as f32).collect();
+            let numbers = Tensor::from_data(TensorData::new(numbers.clone(), [numbers.len()]), &self.device);
+            let embedded: Tensor<2> = timestep_embedding(numbers, dim, true, 0.0);
+            let [count, dim] = embedded.dims();
+            embedded.reshape([1, count * dim])
+        };
+        let pooled = || {
+            encoded.pooled.clone().ok_or_else(|| Error::Corrupt {
+                what: "model.json, section `pipeline`".into(),
+                why: "the vector condition needs a pooled text, and no text encoder gives one".into(),
+            })
+        };
+        let (width, height) = (settings.width, settings.height);
+        Ok(match config {
+            VectorConfig::None => None,
+            VectorConfig::Pooled => Some(pooled()?),
+            VectorConfig::TextTime { dim } => {
+                let ids = [height, width, 0, 0, height, width];
+                Some(Tensor::cat(vec![pooled()?, sinusoids(&ids, *dim)], 1))
+            }
+            VectorConfig::SizeBucket { dim, buckets } => {
+                let area = |[h, w]: [usize; 2]| h.abs_diff(height) + w.abs_diff(width);
+                let nearest = (0..buckets.len()).min_by_key(|&i| area(buckets[i])).unwrap_or(0);
+                Some(Tensor::cat(vec![pooled()?, sinusoids(&[nearest], *dim)], 1))
+            }
+        })
+    }
+}
+
+fn corrupt(role: &str, why: String) -> Error {
+    Error::Corrupt { what: role.into(), why }
+}
