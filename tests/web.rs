@@ -133,7 +133,8 @@ async fn sentence(golden: SafeTensors, name: &str) {
     let device = webgpu().await;
     let config: SentenceConfig = config(&golden);
     let sentences: Vec<Vec<u32>> = serde_json::from_str(&golden.metadata()["sentences"]).expect("sentences");
-    let encoded = load(config.init(&device), &golden, "weights.").expect("the weights fit").forward(&sentences);
+    let encoder = load(config.init(&device).expect("known"), &golden, "weights.").expect("the weights fit");
+    let encoded = encoder.forward(&sentences);
     assert_close(&format!("SentenceEncoder pooled | {name}"), encoded.pooled, &golden, "output.pooled").await;
     assert_close(&format!("SentenceEncoder tokens | {name}"), encoded.tokens, &golden, "output.tokens").await;
 }

@@ -3,7 +3,7 @@
 use super::{error_to_js, fetch::Fetch, from_js, journal, to_js, turn};
 use crate::{
     Error, Result,
-    device::{self, OpenDevice},
+    device::{self, DeviceChoice, OpenDevice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress},
     pipeline::{Drawing, Event, Generator, Image, LoadProgress, Request, config::ExpertsConfig},
@@ -83,21 +83,24 @@ impl Engine {
 
 impl Engine {
     async fn open(url: String, device: String, on_progress: Function, signal: AbortSignal) -> Result<Self> {
-        let choice = from_js(&device.into())?;
+        let choice: DeviceChoice = device.parse()?;
         let pace = Pace::cancellable();
         let _aborting = Aborting::new(&signal, &pace)?;
         let device = device::open(choice).await?;
 
         // What is here and verified; the bytes of the running read come on top.
-        let here = RefCell::new(LoadProgress::default());
+        let here = RefCell::new(LoadProgress { component: String::new(), loaded_bytes: 0, total_bytes: 0 });
         let report = |arriving: u64| {
-            let LoadProgress { component, loaded_bytes, total_bytes } = &*here.borrow();
-            let loaded = (loaded_bytes + arriving).min(*total_bytes);
-            let stage = if loaded_bytes < total_bytes { "fetch" } else { "build" };
-            let event = json!({ "stage": stage, "component": component, "loaded": loaded, "total": total_bytes });
-            if *total_bytes > 0 {
-                call(&on_progress, event);
+            let LoadProgress { component, loaded_bytes, total_bytes } = here.borrow().clone();
+            if total_bytes == 0 {
+                return; // The manifest itself is being read.
             }
+            let stage = if loaded_bytes < total_bytes { "fetch" } else { "build" };
+            let loaded = (loaded_bytes + arriving).min(total_bytes);
+            call(
+                &on_progress,
+                json!({ "stage": stage, "component": component, "loaded": loaded, "total": total_bytes }),
+            );
         };
         let load = async |cache| {
             let source = Fetch::new(&url, cache, &signal, &report);
@@ -122,21 +125,22 @@ impl Engine {
         let pace = pace(self.generator.device());
         let _aborting = Aborting::new(&signal, &pace)?;
 
+        call(&on_event, json!({ "stage": "text", "step": 0, "steps": steps, "within": 0 }));
         // The pace tells of blocks, the generator of steps: together they say how far the drawing is.
         let done = Rc::new(Cell::new(0));
+        let on_preview = on_event.clone();
         let report = {
-            let (done, on_event) = (done.clone(), on_event.clone());
+            let done = done.clone();
             move |within: f64| {
                 let stage = if done.get() < steps { "denoise" } else { "decode" };
                 call(&on_event, json!({ "stage": stage, "step": done.get(), "steps": steps, "within": within }));
             }
         };
-        call(&on_event, json!({ "stage": "text", "step": 0, "steps": steps, "within": 0 }));
         pace.on_progress({
             let report = report.clone();
             move |Progress { done, of }| report(done as f64 / of as f64)
         });
-        let drawing = self.generator.generate(&request, &pace, &mut |event| match event {
+        let mut on_event = |event| match event {
             Event::Step(step) => {
                 done.set(step.index + 1);
                 report(0.0);
@@ -144,10 +148,10 @@ impl Engine {
             Event::Preview(image) => {
                 let event = to_js(&json!({ "stage": "denoise", "step": done.get(), "steps": steps, "within": 0 }));
                 set(&event, "preview", &pixels(&image));
-                let _ = on_event.call1(&JsValue::NULL, &event);
+                let _ = on_preview.call1(&JsValue::NULL, &event);
             }
-        });
-        let drawing = drawing.await?;
+        };
+        let drawing = self.generator.generate(&request, &pace, &mut on_event).await?;
         journal::check()?;
         picture(&drawing)
     }
