@@ -11,4 +11,4 @@ mod pace;
 pub mod text;
 pub mod unet;
 
-pub use pace::{Pace, Progress, now};
+pub use pace::{Pace, Progress, now, wait_for};

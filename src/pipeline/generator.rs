@@ -81,13 +81,14 @@ impl Generator {
         let mut before = 0;
         let mut arrived = Vec::new();
         for component in manifest.components.iter().filter(|c| needed.contains(&c.role.as_str())) {
-            let file = source::load_component(source, &manifest, &component.role, &mut |bytes| {
+            let mut report = |bytes| {
                 pace.check()?;
                 let component = component.role.clone();
                 on_progress(LoadProgress { component, loaded_bytes: before + bytes, total_bytes });
                 Ok(())
-            })
-            .await?;
+            };
+            report(0)?;
+            let file = source::load_component(source, &manifest, &component.role, &mut report).await?;
             before += component.bytes;
             arrived.push((component, file));
         }

@@ -79,7 +79,7 @@ impl TextEncoders {
                     let why = format!("{} pieces for {} embeddings", vocabulary.pieces.len(), config.vocabulary);
                     return Err(corrupt(role, why));
                 }
-                let net = weights::load(config.init(device), file, "")?;
+                let net = weights::load(config.init(device)?, file, "")?;
                 Ok(TextEncoder::Sentence { net, tokenizer: Unigram::new(vocabulary)? })
             }
             TextConfig::Clip { component: role, layer, pooled, pad } => {

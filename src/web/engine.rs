@@ -5,10 +5,9 @@ use crate::{
     Error, Result,
     device::{self, DeviceChoice, OpenDevice},
     diffusion::samplers::Sampler,
-    nets::{Pace, Progress},
+    nets::{Pace, Progress, wait_for},
     pipeline::{Drawing, Event, Generator, Image, LoadProgress, Request, config::ExpertsConfig},
 };
-use burn::tensor::Tensor;
 use js_sys::{Function, Object, Reflect, Uint8Array, Uint8ClampedArray};
 use serde_json::json;
 use std::{
@@ -185,10 +184,10 @@ fn picture(drawing: &Drawing) -> Result<JsValue> {
     Ok(object)
 }
 
-/// A pace that lets the worker hear of a cancel between two blocks and bounds the work that a GPU has queued.
+/// A pace that lets the worker hear of a cancel between two blocks, and bounds the work that a GPU has queued.
 fn pace(device: &OpenDevice) -> Pace {
-    if device.backend == "cpu" {
-        return Pace::new(
+    match device.backend {
+        "cpu" => Pace::new(
             1,
             Some(Box::new(|_| {
                 Box::pin(async {
@@ -196,19 +195,18 @@ fn pace(device: &OpenDevice) -> Pace {
                     Ok(())
                 })
             })),
-        );
+        ),
+        _ => Pace::new(
+            GPU_BLOCKS_IN_FLIGHT,
+            Some(Box::new(|activation| {
+                Box::pin(async {
+                    wait_for(activation).await?;
+                    turn().await;
+                    journal::check()
+                })
+            })),
+        ),
     }
-    Pace::new(
-        GPU_BLOCKS_IN_FLIGHT,
-        Some(Box::new(|activation: Tensor<4>| {
-            Box::pin(async {
-                let read = activation.slice([0..1, 0..1, 0..1, 0..1]).into_data_async().await;
-                read.map_err(|error| Error::Device(format!("waiting for the GPU: {error:?}")))?;
-                turn().await;
-                journal::check()
-            })
-        })),
-    )
 }
 
 /// Cancels a pace when a signal is aborted, for as long as it lives.
