@@ -141,6 +141,11 @@ impl SentenceEncoder {
         Ok(self.forward(&sentences))
     }
 
+    /// What was subtracted from the pooled vectors, `[output_dim]`.
+    pub fn pooled_mean(&self) -> Tensor<1> {
+        self.pooled_mean.val()
+    }
+
     /// Encodes sentences of piece ids; every id is below the vocabulary's size and no sentence is empty.
     pub fn forward(&self, sentences: &[Vec<u32>]) -> Sentences {
         let lengths: Vec<usize> = sentences.iter().map(Vec::len).collect();
