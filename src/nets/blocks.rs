@@ -1,14 +1,10 @@
 //! The blocks that the UNet is made of, and that networks beside it share.
 
+use super::kernels::{convolve, geglu, normalize};
 use burn::{
     module::Module,
     nn::{GroupNorm, LayerNorm, Linear, conv::Conv2d},
-    tensor::{
-        Tensor,
-        activation::{gelu, silu},
-        module::attention,
-        ops::AttentionModuleOptions,
-    },
+    tensor::{Tensor, activation::silu, module::attention, ops::AttentionModuleOptions},
 };
 
 /// Two linear layers with SiLU between (diffusers' `TimestepEmbedding`).
@@ -41,17 +37,17 @@ impl ResnetBlock {
     /// `x`: `[batch, input, height, width]`, `time`: `[batch, time]`, the embedding after SiLU;
     /// answers `[batch, output, height, width]`.
     pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
-        let time: Tensor<4> = self.time_emb_proj.forward(time.clone()).unsqueeze_dims(&[2, 3]);
-        let h = self.conv1.forward(silu(self.norm1.forward(x.clone())));
+        let time = self.time_emb_proj.forward(time.clone());
+        let h = convolve(&self.conv1, normalize(&self.norm1, x.clone(), None, true));
         let h = if self.scale_shift {
             let [scale, shift] = time.chunk(2, 1).try_into().expect("an even number of features, halved");
-            self.norm2.forward(h) * (scale + 1.0) + shift
+            normalize(&self.norm2, h, Some((scale, shift)), true)
         } else {
-            self.norm2.forward(h + time)
+            normalize(&self.norm2, h + time.unsqueeze_dims(&[2, 3]), None, true)
         };
-        let h = self.conv2.forward(silu(h));
+        let h = convolve(&self.conv2, h);
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
+            Some(shortcut) => convolve(shortcut, x) + h,
             None => x + h,
         }
     }
@@ -68,18 +64,18 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `x`: `[batch, positions, dim]`, `context`: `[batch, tokens, context_dim]`; answers `[batch, positions, dim]`.
-    pub fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        let split = |features: Tensor<3>| {
-            let [batch, length, dim] = features.dims();
-            features.reshape([batch, length, self.heads, dim / self.heads]).swap_dims(1, 2)
+    /// `x`: `[batch * positions, dim]`, `context`: `[batch * tokens, context_dim]`; answers the shape of `x`.
+    pub fn forward(&self, x: Tensor<2>, context: Tensor<2>, batch: usize) -> Tensor<2> {
+        let [rows, dim] = x.dims();
+        let split = |features: Tensor<2>| {
+            let positions = features.dims()[0] / batch;
+            features.reshape([batch, positions, self.heads, dim / self.heads]).swap_dims(1, 2)
         };
-        let [batch, positions, dim] = x.dims();
         let query = split(self.to_q.forward(x));
         let key = split(self.to_k.forward(context.clone()));
         let value = split(self.to_v.forward(context));
         let attended = attention(query, key, value, None, None, AttentionModuleOptions::default());
-        self.to_out_0.forward(attended.swap_dims(1, 2).reshape([batch, positions, dim]))
+        self.to_out_0.forward(attended.swap_dims(1, 2).reshape([rows, dim]))
     }
 }
 
@@ -97,10 +93,9 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// `[batch, positions, dim]` to the same.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [value, gate] = self.net_0.proj.forward(x).chunk(2, 2).try_into().expect("8 dim features, halved");
-        self.net_2.forward(value * gelu(gate))
+    /// `[rows, dim]` to the same.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.net_2.forward(geglu(self.net_0.proj.forward(x)))
     }
 }
 
@@ -116,11 +111,11 @@ pub struct TransformerLayer {
 }
 
 impl TransformerLayer {
-    /// `x`: `[batch, positions, dim]`, `context`: `[batch, tokens, context_dim]`; answers `[batch, positions, dim]`.
-    pub fn forward(&self, x: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
+    /// `x`: `[batch * positions, dim]`, `context`: `[batch * tokens, context_dim]`; answers the shape of `x`.
+    pub fn forward(&self, x: Tensor<2>, context: &Tensor<2>, batch: usize) -> Tensor<2> {
         let h = self.norm1.forward(x.clone());
-        let x = self.attn1.forward(h.clone(), h) + x;
-        let x = self.attn2.forward(self.norm2.forward(x.clone()), context.clone()) + x;
+        let x = self.attn1.forward(h.clone(), h, batch) + x;
+        let x = self.attn2.forward(self.norm2.forward(x.clone()), context.clone(), batch) + x;
         self.ff.forward(self.norm3.forward(x.clone())) + x
     }
 }
@@ -143,23 +138,28 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// `x`: `[batch, channels, height, width]`, `context`: `[batch, tokens, context_dim]`; answers the shape of `x`.
-    pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
+    /// `x`: `[batch, channels, height, width]`, `context`: `[batch * tokens, context_dim]`; answers the shape of `x`.
+    pub fn forward(&self, x: Tensor<4>, context: &Tensor<2>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
-        let sequence = |map: Tensor<4>| map.reshape([batch, channels, height * width]).swap_dims(1, 2);
-        let map = |sequence: Tensor<3>| sequence.swap_dims(1, 2).reshape([batch, channels, height, width]);
+        let positions = height * width;
+        let rows = |map: Tensor<4>| {
+            map.reshape([batch, channels, positions]).swap_dims(1, 2).reshape([batch * positions, channels])
+        };
+        let map = |rows: Tensor<2>| {
+            rows.reshape([batch, positions, channels]).swap_dims(1, 2).reshape([batch, channels, height, width])
+        };
 
-        let h = self.norm.forward(x.clone());
+        let h = normalize(&self.norm, x.clone(), None, false);
         let mut h = match &self.proj_in {
-            Projection::Linear(linear) => linear.forward(sequence(h)),
-            Projection::Conv(conv) => sequence(conv.forward(h)),
+            Projection::Linear(linear) => linear.forward(rows(h)),
+            Projection::Conv(conv) => rows(convolve(conv, h)),
         };
         for layer in &self.transformer_blocks {
-            h = layer.forward(h, context);
+            h = layer.forward(h, context, batch);
         }
         let h = match &self.proj_out {
             Projection::Linear(linear) => map(linear.forward(h)),
-            Projection::Conv(conv) => conv.forward(map(h)),
+            Projection::Conv(conv) => convolve(conv, map(h)),
         };
         h + x
     }
@@ -192,7 +192,7 @@ pub struct Block {
 
 impl Block {
     /// The `i`-th residual block and its attention, if it has one.
-    pub fn unit(&self, i: usize, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
+    pub fn unit(&self, i: usize, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<2>) -> Tensor<4> {
         let h = self.resnets[i].forward(x, time);
         match self.attentions.get(i) {
             Some(attention) => attention.forward(h, context),

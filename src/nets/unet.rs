@@ -8,6 +8,8 @@ use super::{
         Attention, Block, FeedForward, Geglu, Projection, Resampler, ResnetBlock, TimestepEmbedding, Transformer,
         TransformerLayer, upsample,
     },
+    kernels::{convolve, normalize},
+    now,
 };
 use crate::{Error, Result};
 use burn::{
@@ -20,11 +22,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
+use std::collections::BTreeMap;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Configuration
@@ -565,7 +563,7 @@ impl UNet {
     ) -> Result<Tensor<4>> {
         self.check_shapes(&sample, &timesteps, &encoder_hidden_states, vector.as_ref())?;
         let (units, mut done) = (self.units(), 0);
-        let context = &encoder_hidden_states;
+        let context = &encoder_hidden_states.flatten(0, 1);
         let config = &self.config;
 
         let features =
@@ -576,7 +574,7 @@ impl UNet {
         }
         let time = &silu(time);
 
-        let mut h = self.conv_in.forward(sample);
+        let mut h = convolve(&self.conv_in, sample);
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
             for i in 0..block.resnets.len() {
@@ -586,7 +584,7 @@ impl UNet {
                 skips.push(h.clone());
             }
             for downsampler in &block.downsamplers {
-                h = downsampler.conv.forward(h);
+                h = convolve(&downsampler.conv, h);
                 skips.push(h.clone());
             }
         }
@@ -606,10 +604,10 @@ impl UNet {
             }
             for upsampler in &block.upsamplers {
                 let [_, _, height, width] = skips.last().expect("a finer level follows").dims();
-                h = upsampler.conv.forward(upsample(h, [height, width]));
+                h = convolve(&upsampler.conv, upsample(h, [height, width]));
             }
         }
-        Ok(self.conv_out.forward(silu(self.conv_norm_out.forward(h))))
+        Ok(convolve(&self.conv_out, normalize(&self.conv_norm_out, h, None, true)))
     }
 
     /// [`UNet::forward`] without a pace, for the trainer: nothing in it waits, so that it needs no executor.
@@ -623,12 +621,7 @@ impl UNet {
         encoder_hidden_states: Tensor<3>,
         vector: Option<Tensor<2>>,
     ) -> Result<Tensor<4>> {
-        let pace = Pace::free();
-        let evaluation = pin!(self.forward(sample, timesteps, encoder_hidden_states, vector, &pace));
-        match evaluation.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(prediction) => prediction,
-            Poll::Pending => unreachable!("a free pace never waits"),
-        }
+        now(self.forward(sample, timesteps, encoder_hidden_states, vector, &Pace::free()))
     }
 
     /// Checkpoints in one evaluation: one for each residual block with its attention.

@@ -89,13 +89,24 @@ def main():
             added = {"text_embeds": torch.randn(2, dim - ids * width), "time_ids": torch.randint(0, 99, (2, ids)).float()}
             # What the network's own embedding is given: the pooled prompt and the sinusoids, side by side.
             model.add_embedding.register_forward_pre_hook(lambda _, args: inputs.update(vector=args[0]))
-        with torch.no_grad():
-            sample = model(
-                inputs["sample"], inputs["timesteps"], inputs["encoder_hidden_states"], added_cond_kwargs=added
-            ).sample
+        for key in ("sample", "encoder_hidden_states"):
+            inputs[key].requires_grad_()
+        sample = model(
+            inputs["sample"], inputs["timesteps"], inputs["encoder_hidden_states"], added_cond_kwargs=added
+        ).sample
+        sample.square().mean().backward()
+        # Of each weight's gradient, in the order of names: its norm, and its product with the weight.
+        weights = dict(sorted(model.named_parameters()))
+        gradients = [torch.stack([weight.grad.norm(), (weight.grad * weight).sum()]) for weight in weights.values()]
+        outputs = {
+            "sample": sample,
+            "gradient.sample": inputs["sample"].grad,
+            "gradient.encoder_hidden_states": inputs["encoder_hidden_states"].grad,
+            "gradient.weights": torch.stack(gradients),
+        }
         if added is not None:
             inputs |= added
-        save(f"unet_{name}", dict(model.config), model.state_dict(), inputs, {"sample": sample})
+        save(f"unet_{name}", dict(model.config), model.state_dict(), inputs, outputs)
 
 
 if __name__ == "__main__":
