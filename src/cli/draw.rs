@@ -37,13 +37,13 @@ pub struct DrawArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Denoising steps.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     steps: Option<usize>,
     /// Classifier-free guidance, 1 = off.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     guidance: Option<f64>,
     /// PanGu's style guidance, 0 = off.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     style_guidance: Option<f64>,
     /// euler, euler_ancestral, heun, dpmpp_2m, ddim or lcm.
     #[arg(long)]
