@@ -20,9 +20,10 @@ use crate::{
         sentence::{SentenceConfig, SentenceEncoder, padded},
         unigram::{Unigram, Vocabulary},
     },
+    pipeline::text::VOCABULARY,
     weights::{
         self, StoredTensor, TensorSource,
-        gguf::{GgufFile, GgufWriter, Metadata, TensorPlan, Value},
+        gguf::{CONFIG, GgufFile, GgufWriter, Metadata, TensorPlan, Value},
         quant::GgmlType,
     },
 };
@@ -40,10 +41,6 @@ const MAX_PIECES: usize = 16_384;
 const BATCH: usize = 64;
 /// Captions that means and variances are measured on.
 const SAMPLE: usize = 4_096;
-/// Metadata key of the configuration, as JSON.
-const CONFIG: &str = "pangu.config";
-/// Metadata key of the vocabulary, as JSON.
-const VOCABULARY: &str = "pangu.vocabulary";
 
 /// A tokenizer and the network that understands its ids.
 pub struct TextEncoder {
@@ -68,10 +65,9 @@ impl TextEncoder {
 
     fn from_gguf(bytes: Vec<u8>, device: &Device) -> Result<Self> {
         let file = GgufFile::new("the text encoder", bytes)?;
-        let text = |key| file.header().text(key).unwrap_or_default();
-        let corrupt = |error: serde_json::Error| Error::Corrupt { what: "text encoder".into(), why: error.to_string() };
-        let config = serde_json::from_str(text(CONFIG)).map_err(corrupt)?;
-        Self::new(serde_json::from_str(text(VOCABULARY)).map_err(corrupt)?, config, &file, device)
+        let vocabulary = serde_json::from_str(file.text(VOCABULARY)?)
+            .map_err(|error| Error::Corrupt { what: file.component().into(), why: error.to_string() })?;
+        Self::new(vocabulary, file.config()?, &file, device)
     }
 
     fn new(vocabulary: Vocabulary, config: SentenceConfig, source: &dyn TensorSource, device: &Device) -> Result<Self> {
@@ -380,12 +376,8 @@ fn to_gguf(vocabulary: &Vocabulary, config: &SentenceConfig, tensors: &Tensors) 
         (VOCABULARY.into(), json(serde_json::to_string(vocabulary))),
     ]);
     let plan = |(name, (shape, _)): (&String, &(Vec<usize>, Vec<f32>))| {
-        let dtype = match (name.as_str(), shape.len()) {
-            ("embedding.weight", _) => GgmlType::Q4_0,
-            (_, 1) => GgmlType::F32,
-            _ => GgmlType::Q8_0,
-        };
-        TensorPlan { name: name.clone(), shape: shape.clone(), dtype }
+        let dtype = if name == "embedding.weight" { GgmlType::Q4_0 } else { GgmlType::Q8_0 };
+        TensorPlan::for_network(name, shape.clone(), dtype)
     };
     let plans: Vec<TensorPlan> = tensors.0.iter().map(plan).collect();
     let mut writer = GgufWriter::new(Vec::new(), &metadata, &plans)?;
