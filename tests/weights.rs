@@ -15,7 +15,7 @@ use pangu_draw::{
     Error, Result,
     weights::{
         TensorSource,
-        gguf::{self, GgufFile, Metadata, Value},
+        gguf::{self, GgufFile, GgufWriter, Metadata, TensorInfo, TensorPlan, Value},
         load,
         manifest::{self, Component, Manifest, Title},
         quant::GgmlType,
@@ -296,4 +296,62 @@ fn models_load_over_http() {
         assert!(matches!(lost, Error::Read { what, why } if what.ends_with("third.gguf") && why.contains("404")));
     }
     assert_eq!(manifest.components.len(), 2);
+}
+
+/// tests/oracle/gguf_files.py wrote the file with another implementation.
+#[test]
+fn gguf_files_agree_with_the_reference_implementation() {
+    let path = format!("{}/tests/goldens/gguf_reference.gguf", env!("CARGO_MANIFEST_DIR"));
+    let reference = std::fs::read(path).unwrap();
+    let file = GgufFile::new("reference", reference.clone()).unwrap();
+    let metadata = &file.header().metadata;
+    let strings = |texts: &[&str]| Value::from_iter(texts.iter().copied());
+    for (key, value) in [
+        ("array.int32", Value::Array(vec![Value::I32(1), Value::I32(-2), Value::I32(3)])),
+        ("array.string", strings(&["a", "", "红"])),
+        ("general.architecture", Value::from("reference")),
+        ("value.bool", Value::Bool(true)),
+        ("value.float32", Value::F32(0.15625)),
+        ("value.float64", Value::F64(0.1)),
+        ("value.int16", Value::I16(-30000)),
+        ("value.int32", Value::I32(-2000000000)),
+        ("value.int64", Value::I64(-(1 << 62))),
+        ("value.int8", Value::I8(-100)),
+        ("value.string", Value::from("a red apple, 红苹果")),
+        ("value.uint16", Value::U16(60000)),
+        ("value.uint32", Value::U32(4000000000)),
+        ("value.uint64", Value::U64(1 << 63)),
+        ("value.uint8", Value::U8(200)),
+    ] {
+        assert_eq!(metadata.get(key), Some(&value), "{key}");
+    }
+    assert_eq!(metadata.len(), 15);
+
+    let stored = |name: &str| file.tensor(name).unwrap().unwrap();
+    let values = |name: &str| {
+        let stored = stored(name);
+        stored.dtype.dequantize(&stored.bytes, stored.shape.iter().product()).unwrap()
+    };
+    assert_eq!(stored("conv").shape, [4, 32, 3, 3]);
+    for dtype in GgmlType::ALL {
+        assert_eq!(stored(dtype.name()).dtype, dtype);
+        assert_eq!(stored(dtype.name()).shape, [6, 96]);
+        assert_eq!(dtype.quantize(&values("f32")).unwrap(), *stored(dtype.name()).bytes, "{dtype} as ggml packs it");
+        if dtype.is_quantized() {
+            assert_eq!(values(dtype.name()), values(&format!("{dtype}.dequantized")), "{dtype} as ggml reads it");
+        }
+    }
+
+    // Written again, the file is the same to the last byte, so that whoever reads theirs reads ours.
+    let mut order: Vec<_> = file.header().tensors.iter().collect();
+    order.sort_by_key(|(_, info)| info.start);
+    let plan = |(name, info): &(&String, &TensorInfo)| TensorPlan {
+        name: name.to_string(),
+        shape: info.shape.clone(),
+        dtype: info.dtype,
+    };
+    let plans: Vec<_> = order.iter().map(plan).collect();
+    let mut writer = GgufWriter::new(Vec::new(), metadata, &plans).unwrap();
+    order.iter().for_each(|(name, _)| writer.tensor(&stored(name).bytes).unwrap());
+    assert!(writer.finish().unwrap() == reference);
 }

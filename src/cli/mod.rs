@@ -1,6 +1,8 @@
 //! The command line: arguments in, calls to the library, words and files out.
 
+pub mod convert;
 mod draw;
+pub mod inspect;
 
 use crate::Result;
 use clap::{Parser, Subcommand};
