@@ -139,8 +139,8 @@ fn whole_pipelines_convert_to_every_type() {
             assert_eq!(report.bytes, ggufs.map(|entry| entry.metadata().unwrap().len()).sum::<u64>());
             // Rows of the tiny autoencoder's convolutions do not fill blocks; they fall back to F16.
             let all_rows_fit = |role: &str| !dtype.is_quantized() || role.starts_with("text") || role == "unet";
-            let stored = report.components.iter().filter(|c| all_rows_fit(&c.role));
-            assert!(stored.map(|c| c.types.contains_key(dtype.name())).all(|found| found), "{report}");
+            let mut stored = report.components.iter().filter(|c| all_rows_fit(&c.role));
+            assert!(stored.all(|c| c.types.contains_key(dtype.name())), "{report}");
         }
     }
 }

@@ -4,9 +4,12 @@ use crate::{
     Error, Result,
     diffusion::{samplers::Sampler, schedule::ScheduleConfig},
     nets::{autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
-    pipeline::config::{
-        ClipLayer, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange, TextConfig,
-        VectorConfig,
+    pipeline::{
+        config::{
+            ClipLayer, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange,
+            TextConfig, VectorConfig,
+        },
+        text::{MERGES_TXT, TOKENIZER_JSON, VOCAB_JSON},
     },
     weights::{
         gguf::{self, GgufWriter, Metadata, TensorPlan, Value},
@@ -29,12 +32,9 @@ use std::{
     rc::Rc,
 };
 
-/// Metadata keys of a tokenizer: the files as checkpoints have them.
-const TOKENIZER_FILES: [(&str, &str); 3] = [
-    ("tokenizer.json", "pangu.tokenizer.json"),
-    ("vocab.json", "pangu.vocab.json"),
-    ("merges.txt", "pangu.merges.txt"),
-];
+/// A tokenizer's files, today's layout and then the older one, and their metadata keys.
+const TOKENIZER_FILES: [(&str, &str); 3] =
+    [("tokenizer.json", TOKENIZER_JSON), ("vocab.json", VOCAB_JSON), ("merges.txt", MERGES_TXT)];
 
 /// Arguments of `pangu-draw convert`.
 #[derive(Debug, Args)]
