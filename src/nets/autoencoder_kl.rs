@@ -3,7 +3,11 @@
 //! Images are `[batch, 3, height, width]`, black to white in `[-1, 1]`. Latents are raw, as diffusers' `encode` and
 //! `decode` have them; `(z - shift_factor) * scaling_factor` is what a diffusion model sees, and the pipeline's affair.
 
-use super::{Pace, now};
+use super::{
+    Pace,
+    kernels::{convolve, normalize},
+    now,
+};
 use crate::{Error, Result};
 use burn::{
     module::Module,
@@ -12,7 +16,7 @@ use burn::{
         conv::{Conv2d, Conv2dConfig},
         interpolate::{Interpolate2d, Interpolate2dConfig},
     },
-    tensor::{Device, Tensor, activation::silu, module::attention, ops::AttentionModuleOptions},
+    tensor::{Device, Tensor, module::attention, ops::AttentionModuleOptions},
 };
 use serde::{Deserialize, Serialize};
 
@@ -229,10 +233,10 @@ struct ResnetBlock {
 
 impl ResnetBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.conv1.forward(silu(self.norm1.forward(x.clone())));
-        let h = self.conv2.forward(silu(self.norm2.forward(h)));
+        let h = convolve(&self.conv1, normalize(&self.norm1, x.clone(), None, true));
+        let h = convolve(&self.conv2, normalize(&self.norm2, h, None, true));
         h + match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x),
+            Some(shortcut) => convolve(shortcut, x),
             None => x,
         }
     }
@@ -252,7 +256,8 @@ impl Attention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let positions = height * width;
-        let h = self.group_norm.forward(x.clone()).reshape([batch, channels, positions]).swap_dims(1, 2);
+        let h =
+            normalize(&self.group_norm, x.clone(), None, false).reshape([batch, channels, positions]).swap_dims(1, 2);
         let head = |projection: &Linear| projection.forward(h.clone()).reshape([batch, 1, positions, channels]);
         let options = AttentionModuleOptions::default();
         let h = attention(head(&self.to_q), head(&self.to_k), head(&self.to_v), None, None, options);
@@ -315,11 +320,11 @@ impl<'a> Run<'a> {
                 self.passed(&x).await?;
             }
             for downsample in &level.downsamplers {
-                x = downsample.conv.forward(x);
+                x = convolve(&downsample.conv, x);
                 self.passed(&x).await?;
             }
             for upsample in &level.upsamplers {
-                x = upsample.conv.forward(upsample.nearest.forward(x));
+                x = convolve(&upsample.conv, upsample.nearest.forward(x));
                 self.passed(&x).await?;
             }
         }
@@ -375,9 +380,9 @@ impl KlEncoder {
     pub async fn encode(&self, images: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
         let Encoder { conv_in, down_blocks, mid_block, conv_norm_out, conv_out } = &self.encoder;
         let mut run = Run::new(down_blocks, mid_block, pace);
-        let x = run.levels(down_blocks, conv_in.forward(images)).await?;
+        let x = run.levels(down_blocks, convolve(conv_in, images)).await?;
         let x = run.middle(mid_block, x).await?;
-        let moments = conv_out.forward(silu(conv_norm_out.forward(x)));
+        let moments = convolve(conv_out, normalize(conv_norm_out, x, None, true));
         let moments = match &self.quant_conv {
             Some(conv) => conv.forward(moments),
             None => moments,
@@ -416,9 +421,9 @@ impl KlDecoder {
             Some(conv) => conv.forward(latents),
             None => latents,
         };
-        let x = run.middle(mid_block, conv_in.forward(z)).await?;
+        let x = run.middle(mid_block, convolve(conv_in, z)).await?;
         let x = run.levels(up_blocks, x).await?;
-        Ok(conv_out.forward(silu(conv_norm_out.forward(x))))
+        Ok(convolve(conv_out, normalize(conv_norm_out, x, None, true)))
     }
 
     /// [`KlDecoder::decode`] at once.

@@ -4,7 +4,7 @@
 //! own models, where white is 0 so that zero padding continues the paper. Latents are the encoder's raw output, about
 //! `[-3, 3]`; shifting and scaling them to what a diffusion model sees is the pipeline's affair.
 
-use super::{Pace, now};
+use super::{Pace, kernels::convolve, now};
 use crate::{Error, Result};
 use burn::{
     module::Module,
@@ -194,9 +194,9 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = relu(self.conv_0.forward(x.clone()));
-        let y = relu(self.conv_2.forward(y));
-        relu(self.conv_4.forward(y) + x)
+        let y = relu(convolve(&self.conv_0, x.clone()));
+        let y = relu(convolve(&self.conv_2, y));
+        relu(convolve(&self.conv_4, y) + x)
     }
 }
 
@@ -213,7 +213,7 @@ enum Layer {
 async fn sequential(layers: &[Layer], mut x: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
     for (done, layer) in layers.iter().enumerate() {
         x = match layer {
-            Layer::Conv(conv) => conv.forward(x),
+            Layer::Conv(conv) => convolve(conv, x),
             Layer::Block(block) => block.forward(x),
             Layer::Relu(relu) => relu.forward(x),
             Layer::Upsample(upsample) => upsample.forward(x),

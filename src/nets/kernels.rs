@@ -20,7 +20,7 @@ use std::ops::Range;
 ///
 /// `x`: `[batch, input, height, width]`; answers `[batch, output, out_height, out_width]`.
 pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let (weight, bias) = (conv.weight.val(), conv.bias.as_ref());
+    let weight = conv.weight.val();
     let stride = conv.stride[0];
     let padding = match &conv.padding {
         burn::nn::PaddingConfig2d::Valid => Some(0),
@@ -30,9 +30,11 @@ pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         _ => None,
     };
     let plain = conv.groups == 1 && conv.dilation == [1, 1] && conv.stride[1] == stride;
-    match (padding, bias) {
-        (Some(padding), Some(bias)) if plain && on_cpu(&x) && fits(&x, &weight, stride, padding) => {
-            let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.val().into_dispatch());
+    match padding {
+        Some(padding) if plain && on_cpu(&x) && fits(&x, &weight, stride, padding) => {
+            let no_bias = || Tensor::zeros([weight.dims()[0]], &x.device());
+            let bias = conv.bias.as_ref().map_or_else(no_bias, |bias| bias.val());
+            let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
             Tensor::from_dispatch(Dispatch::convolve(x, weight, bias, stride, padding))
         }
         _ => conv.forward(x),

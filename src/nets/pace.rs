@@ -32,6 +32,7 @@ pub fn now<T>(network: impl Future<Output = T>) -> T {
 }
 
 type Yielder = dyn Fn(Tensor<4>) -> Pin<Box<dyn Future<Output = Result<()>>>>;
+type Listener = dyn FnMut(Progress);
 
 /// Handed to every network evaluation: between two blocks the network calls [`Pace::checkpoint`].
 ///
@@ -51,7 +52,7 @@ struct Inner {
     passed: Cell<usize>,
     every: usize,
     yielder: Option<Box<Yielder>>,
-    on_progress: RefCell<Option<Box<dyn FnMut(Progress)>>>,
+    on_progress: RefCell<Option<Box<Listener>>>,
 }
 
 impl Pace {
