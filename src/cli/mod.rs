@@ -19,6 +19,10 @@ pub struct Cli {
 enum Command {
     /// Draw a picture from a prompt.
     Draw(draw::DrawArgs),
+    /// Turn a Stable Diffusion folder, as diffusers saves it, into a model folder.
+    Convert(convert::ConvertArgs),
+    /// Say what a model folder holds, and check it.
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -29,6 +33,8 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Draw(args) => args.run(),
+            Command::Convert(args) => args.run(),
+            Command::Inspect(args) => args.run(),
         }
     }
 }
