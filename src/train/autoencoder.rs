@@ -1,0 +1,235 @@
+//! Trains the autoencoder: 64 px crops, an L1 loss at three scales, and noise on the latent that keeps it smooth.
+
+use super::{
+    Draw,
+    data::{Dataset, SIDE},
+    optimizer::{Optimizer, OptimizerConfig},
+    session::{self, Budget, Intervals, LearningRate, Session},
+    sheet,
+};
+use crate::{
+    Result,
+    nets::autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What `pangu-draw train autoencoder` is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// The network.
+    pub network: AutoencoderTinyConfig,
+    /// When to stop.
+    pub budget: Budget,
+    /// When to log, to save and to draw.
+    pub intervals: Intervals,
+    /// Crops in one update.
+    pub batch: usize,
+    /// Side of a crop in pixels.
+    pub crop: usize,
+    /// Learning rate.
+    pub rate: LearningRate,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Options {
+    /// What trained the default model (measured: 26.2 dB after 19 k crops, 29.9 dB after 58 k).
+    pub fn new(dir: PathBuf, budget: Budget) -> Self {
+        Self {
+            dir,
+            network: AutoencoderTinyConfig::emoji(),
+            budget,
+            intervals: Intervals::default(),
+            batch: 32,
+            crop: 64,
+            rate: LearningRate { peak: 1.5e-3, warmup: 100, floor: 0.02 },
+            seed: 0,
+        }
+    }
+}
+
+/// Standard deviation of the noise on the latent: a Gaussian posterior of fixed variance.
+const LATENT_NOISE: f32 = 0.1;
+/// Weight of the latent's mean square.
+const LATENT_DECAY: f32 = 1e-3;
+/// One item in this many is held out.
+const HELD_OUT: usize = 32;
+/// Pictures in one evaluation batch.
+const EVALUATION_BATCH: usize = 16;
+
+/// What was learnt about the latent space, kept beside the checkpoint as `latent.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatentStatistics {
+    /// Mean of each channel over the data set.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f32>,
+    /// Mean peak signal-to-noise ratio of held-out pictures, decibels.
+    pub psnr: f32,
+}
+
+impl LatentStatistics {
+    const FILE: &str = "latent.json";
+
+    /// Reads the statistics of the run in `dir`.
+    ///
+    /// # Errors
+    /// If training did not finish there.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let path = dir.join(Self::FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| super::read_error(&path, error))?;
+        serde_json::from_str(&text).map_err(|error| super::read_error(&path, error))
+    }
+}
+
+/// Trains until the budget is spent, then measures; nothing is measured in a run that pauses. Continues a run that was
+/// interrupted.
+///
+/// # Errors
+/// If the folder cannot be written or holds another network's checkpoint.
+pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<Option<LatentStatistics>> {
+    let device = &device.clone().autodiff();
+    device.seed(options.seed);
+    let mut model = options.network.init(device)?;
+    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
+    let mut session = Session::open(&options.dir, options.budget, options.intervals, &mut optimizer)?;
+    model = optimizer.weights(model);
+    let training: Vec<usize> =
+        (0..dataset.items.len()).filter(|item| item % HELD_OUT != 0 || dataset.items.len() < HELD_OUT).collect();
+    let held_out: Vec<usize> = (0..dataset.items.len()).step_by(HELD_OUT).collect();
+    while session.running() {
+        let rate = options.rate.at(session.step(), session.done());
+        let mut draw = Draw::new(options.seed, session.step());
+        let images = crops(dataset, &training, options, &mut draw, device);
+        let loss = loss(&model, images, &mut draw)?;
+        let value = loss.clone().inner().into_scalar::<f32>();
+        let gradients = loss.backward();
+        model = optimizer.step(model, gradients, rate).0;
+        session.record(&optimizer, options.batch, value, rate)?;
+        if session.sheet_due() {
+            reconstructions(&optimizer.averaged(&model), dataset, &held_out, &session.sheet_path())?;
+        }
+    }
+    if session.paused() {
+        session.finish(&optimizer)?;
+        return Ok(None);
+    }
+    let averaged = optimizer.averaged(&model);
+    reconstructions(&averaged, dataset, &held_out, &session.sheet_path())?;
+    let statistics = measure(&averaged, dataset, &held_out)?;
+    let json = serde_json::to_string_pretty(&statistics).expect("plain numbers");
+    session::write_atomically(&options.dir.join(LatentStatistics::FILE), json.as_bytes())?;
+    session.finish(&optimizer)?;
+    Ok(Some(statistics))
+}
+
+/// The averaged network of the run in `dir`.
+///
+/// # Errors
+/// If there is no checkpoint of this network.
+pub fn load(dir: &Path, config: &AutoencoderTinyConfig, device: &Device) -> Result<AutoencoderTiny> {
+    let model = config.init(device)?;
+    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
+    session::load(dir, &mut optimizer)?;
+    Ok(optimizer.averaged(&model))
+}
+
+/// A batch of random crops `[batch, 3, crop, crop]`, half of them mirrored.
+fn crops(dataset: &Dataset, items: &[usize], options: &Options, draw: &mut Draw, device: &Device) -> Tensor<4> {
+    let side = options.crop;
+    let mut values = Vec::with_capacity(options.batch * 3 * side * side);
+    for _ in 0..options.batch {
+        let item = items[draw.below(items.len())];
+        let corner = [0, 1].map(|_| draw.below(SIDE - side + 1));
+        dataset.window(item, corner, side, draw.uniform() < 0.5, &mut values);
+    }
+    Tensor::from_data(TensorData::new(values, [options.batch, 3, side, side]), device)
+}
+
+/// `L1 + 0.5 L1(gradients) + 0.5 L1(half size) + 0.5 L1(quarter size) + 0.5 MSE + 1e-3 mean(z^2)`.
+fn loss(model: &AutoencoderTiny, images: Tensor<4>, draw: &mut Draw) -> Result<Tensor<1>> {
+    let latent = model.encoder.encode_now(images.clone())?;
+    let shape = latent.shape();
+    let noise = draw.normal(shape.num_elements());
+    let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), &images.device());
+    let decay = latent.clone().square().mean();
+    let error = model.decoder.decode_now(latent + noise * LATENT_NOISE)? - images;
+    let [_, _, height, width] = error.dims();
+    let half = halved(error.clone());
+    let quarter = halved(half.clone());
+    // The difference of neighbours is linear, so the error's gradient is the gradients' error.
+    let across = error.clone().narrow(3, 1, width - 1) - error.clone().narrow(3, 0, width - 1);
+    let down = error.clone().narrow(2, 1, height - 1) - error.clone().narrow(2, 0, height - 1);
+    let rest = across.abs().mean()
+        + down.abs().mean()
+        + half.abs().mean()
+        + quarter.abs().mean()
+        + error.clone().square().mean();
+    Ok(error.abs().mean() + rest * 0.5 + decay * LATENT_DECAY)
+}
+
+/// Means of 2x2 pixels.
+fn halved(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let pairs = x.reshape([batch * channels * height / 2, 2, width / 2, 2]);
+    pairs.mean_dim(1).mean_dim(3).reshape([batch, channels, height / 2, width / 2])
+}
+
+/// Whole pictures `[items, 3, SIDE, SIDE]`.
+pub fn whole(dataset: &Dataset, items: &[usize], device: &Device) -> Tensor<4> {
+    let mut values = Vec::with_capacity(items.len() * 3 * SIDE * SIDE);
+    for &item in items {
+        dataset.window(item, [0, 0], SIDE, false, &mut values);
+    }
+    Tensor::from_data(TensorData::new(values, [items.len(), 3, SIDE, SIDE]), device)
+}
+
+/// Held-out pictures above what becomes of them.
+fn reconstructions(model: &AutoencoderTiny, dataset: &Dataset, items: &[usize], path: &Path) -> Result<()> {
+    let device = model.devices()[0].clone();
+    let mut rows = Vec::new();
+    for items in items.chunks(8).take(4) {
+        let images = whole(dataset, items, &device);
+        let decoded = model.decoder.decode_now(model.encoder.encode_now(images.clone())?)?;
+        rows.extend(sheet::pictures(images));
+        rows.extend(sheet::pictures(decoded));
+    }
+    sheet::write(&rows, items.len().min(8), path)
+}
+
+fn measure(model: &AutoencoderTiny, dataset: &Dataset, held_out: &[usize]) -> Result<LatentStatistics> {
+    let device = model.devices()[0].clone();
+    let values =
+        |tensor: Tensor<4>| tensor.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted above");
+    let mut psnr = 0.0;
+    for &item in held_out {
+        let image = whole(dataset, &[item], &device);
+        let decoded = model.decoder.decode_now(model.encoder.encode_now(image.clone())?)?.clamp(0.0, 2.0);
+        let error = values((decoded - image).square());
+        let mse = error.iter().sum::<f32>() / error.len() as f32;
+        psnr += 10.0 * (4.0 / mse.max(1e-10)).log10() / held_out.len() as f32;
+    }
+    let (mut sums, mut squares, mut count) = (Vec::<f64>::new(), Vec::<f64>::new(), 0);
+    let items: Vec<usize> = (0..dataset.items.len()).step_by(dataset.items.len().div_ceil(512)).collect();
+    for items in items.chunks(EVALUATION_BATCH) {
+        let latent = model.encoder.encode_now(whole(dataset, items, &device))?;
+        let [batch, channels, height, width] = latent.dims();
+        sums.resize(channels, 0.0);
+        squares.resize(channels, 0.0);
+        for (index, values) in values(latent).chunks_exact(height * width).enumerate() {
+            sums[index % channels] += values.iter().map(|v| f64::from(*v)).sum::<f64>();
+            squares[index % channels] += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        }
+        count += batch * height * width;
+    }
+    let mean: Vec<f64> = sums.iter().map(|sum| sum / count as f64).collect();
+    let std = squares.iter().zip(&mean).map(|(square, mean)| (square / count as f64 - mean * mean).sqrt() as f32);
+    Ok(LatentStatistics { std: std.collect(), mean: mean.into_iter().map(|m| m as f32).collect(), psnr })
+}
