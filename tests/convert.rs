@@ -1,13 +1,16 @@
 //! `pangu-draw convert` and `inspect`, on tiny pipelines that diffusers saved.
 #![cfg(feature = "cli")]
 
-use burn::tensor::Device;
+mod common;
+
+use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
+use common::{assert_close, devices};
 use pangu_draw::{
     Error, Result,
     cli::{convert::ConvertArgs, inspect::Report},
     diffusion::schedule::Prediction,
-    nets::{autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
+    nets::{Pace, autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
     pipeline::config::{ExpertsConfig, PipelineConfig, TextConfig, VectorConfig},
     weights::{
         TensorSource,
@@ -143,6 +146,46 @@ fn whole_pipelines_convert_to_every_type() {
             assert!(stored.all(|c| c.types.contains_key(dtype.name())), "{report}");
         }
     }
+}
+
+/// On a GPU the `Q8_0` matrices stay quantized, here inside whole networks.
+#[test]
+fn quantized_networks_compute_the_same_on_every_device() {
+    let cpu = Device::flex();
+    for name in ["pipeline_sd", "pipeline_sdxl"] {
+        let scratch = Scratch::new();
+        let model = scratch.join("model");
+        convert(&golden(name), &model, &["--quantize", "q8_0"]).unwrap();
+        let (_, files) = open(&model);
+        let config: UNetConfig = files["unet"].config().unwrap();
+        let text: ClipTextConfig = files["text"].config().unwrap();
+        let random = |shape| Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &cpu);
+        // Odd numbers of tokens and an odd latent, so that no tile is full.
+        let latent = random([2, 4, 7 * 9]).into_data();
+        let context = random([2, 77, config.cross_attention_dim]).into_data();
+        let vector = config.vector_dim().map(|dim| random([1, 2, dim]).into_data());
+        let run = |device: &Device| {
+            let unet = load(config.init(device).unwrap(), &files["unet"], "").unwrap();
+            let context = Tensor::from_data(context.clone(), device);
+            let vector = vector.clone().map(|data| Tensor::<3>::from_data(data, device).squeeze_dim(0));
+            let x = Tensor::<3>::from_data(latent.clone(), device).reshape([2, 4, 7, 9]);
+            let unet = unet.forward_now(x, Tensor::from_data([500.0f32, 20.0], device), context, vector).unwrap();
+            let clip = load(text.init(device).unwrap(), &files["text"], "").unwrap();
+            let clip = pollster::block_on(clip.forward(&[(0..77).collect()], &Pace::free())).unwrap();
+            (unet, clip.last_hidden_state)
+        };
+        let (unet, clip) = run(&cpu);
+        let (unet, clip) = (floats(unet), floats(clip));
+        for (kind, device) in devices() {
+            let (found_unet, found_clip) = run(&device);
+            assert_close(&format!("UNet in Q8_0, {name}, {kind}"), found_unet, &unet, 1e-4);
+            assert_close(&format!("ClipText in Q8_0, {name}, {kind}"), found_clip, &clip, 1e-4);
+        }
+    }
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_to_vec().unwrap()
 }
 
 #[test]

@@ -21,6 +21,10 @@ pub struct Cli {
 enum Command {
     /// Draw a picture from a prompt.
     Draw(draw::DrawArgs),
+    /// Turn a Stable Diffusion folder, as diffusers saves it, into a model folder.
+    Convert(convert::ConvertArgs),
+    /// Say what a model folder holds, and check it.
+    Inspect(inspect::InspectArgs),
     /// Build a data set, train a model, export it.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
@@ -34,6 +38,8 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Draw(args) => args.run(),
+            Command::Convert(args) => args.run(),
+            Command::Inspect(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
         }
