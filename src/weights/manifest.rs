@@ -253,7 +253,7 @@ mod tests {
             ("/extra", json!(1)),
             ("/chunk_bytes", json!(0)),
             ("/chunk_bytes", json!(1u64 << 40)),
-            ("/chunk_bytes", json!(3)),
+            ("/chunk_bytes", json!(2)),
             ("/components/0/extra", json!(1)),
             ("/components/0/bytes", json!(0)),
             ("/components/0/bytes", json!(9)),
