@@ -167,16 +167,28 @@ fn each_chunk_of_two(
     let mut small = small.chunks_mut(small_size.max(1));
     let pieces: Vec<_> =
         large.chunks_mut(size).enumerate().map(|(i, chunk)| (i, chunk, small.next().unwrap_or_default())).collect();
-    let work = |(i, chunk, small): (usize, &mut [f32], &mut [f32])| {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || work(i, chunk, small),
-        );
-    };
+    let work = |(i, chunk, small)| pulp::Arch::new().dispatch(Piece { work: &work, i, chunk, small });
     #[cfg(not(target_arch = "wasm32"))]
     rayon::iter::ParallelIterator::for_each(rayon::iter::IntoParallelIterator::into_par_iter(pieces), work);
     #[cfg(target_arch = "wasm32")]
     pieces.into_iter().for_each(work);
+}
+
+/// A call of `work`, compiled for each set of vector instructions that the machine may have.
+struct Piece<'a, F> {
+    work: &'a F,
+    i: usize,
+    chunk: &'a mut [f32],
+    small: &'a mut [f32],
+}
+
+impl<F: Fn(usize, &mut [f32], &mut [f32])> pulp::WithSimd for Piece<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        (self.work)(self.i, self.chunk, self.small);
+    }
 }
 
 /// Matrices within a slice: element `(i, j)` of matrix `p` lies at `[p, i, j]` times `strides`.

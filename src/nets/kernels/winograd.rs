@@ -6,58 +6,109 @@
 //! transposed maps in the opposite order.
 
 use super::{Array, Matrices, Scratch, array, each_chunk, sizes};
-use std::ops::Range;
+use std::{
+    array::from_fn,
+    ops::{Add, Mul, Neg, Range, Sub},
+};
 
 /// Tiles of one matrix product: enough for the product to be efficient, few enough for its operands to stay in cache.
 const TILES_PER_PRODUCT: usize = 512;
 
-/// Applies `f` to the rows of a patch, then to the columns of the result.
+/// Tiles that are mapped at once.
+const LANES: usize = 4;
+
+/// One value of each of [`LANES`] neighbouring tiles.
+#[derive(Clone, Copy)]
+struct Lanes([f32; LANES]);
+
+/// What the maps are made of: single values, or those of several tiles.
+trait Value: Copy + Add<Output = Self> + Sub<Output = Self> + Neg<Output = Self> + Mul<f32, Output = Self> {}
+impl Value for f32 {}
+impl Value for Lanes {}
+
+impl Add for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(from_fn(|i| self.0[i] + other.0[i]))
+    }
+}
+
+impl Sub for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(from_fn(|i| self.0[i] - other.0[i]))
+    }
+}
+
+impl Neg for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Self(self.0.map(|value| -value))
+    }
+}
+
+impl Mul<f32> for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: f32) -> Self {
+        Self(self.0.map(|value| value * factor))
+    }
+}
+
+/// Applies `map` to the rows of a patch, then to the columns of the result.
 #[inline(always)]
-fn both<const I: usize, const O: usize>(patch: [[f32; I]; I], f: impl Fn([f32; I]) -> [f32; O]) -> [[f32; O]; O] {
-    let rows = patch.map(&f);
-    let columns: [[f32; O]; O] = std::array::from_fn(|j| f(std::array::from_fn(|i| rows[i][j])));
-    std::array::from_fn(|i| std::array::from_fn(|j| columns[j][i]))
+fn both<T: Value, const I: usize, const O: usize>(patch: [[T; I]; I], map: impl Fn([T; I]) -> [T; O]) -> [[T; O]; O] {
+    let rows: [[T; O]; I] = from_fn(|i| map(patch[i]));
+    let columns: [[T; O]; O] = from_fn(|j| map(from_fn(|i| rows[i][j])));
+    from_fn(|i| from_fn(|j| columns[j][i]))
 }
 
 /// `B^T d`: a patch of the input.
 #[inline(always)]
-fn input_map(d: [f32; 4]) -> [f32; 4] {
+fn input_map<T: Value>(d: [T; 4]) -> [T; 4] {
     [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 }
 
 /// `A^T m`: the outputs of a tile.
 #[inline(always)]
-fn output_map(m: [f32; 4]) -> [f32; 2] {
+fn output_map<T: Value>(m: [T; 4]) -> [T; 2] {
     [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 }
 
 /// `G g`: the kernel.
 #[inline(always)]
-fn kernel_map(g: [f32; 3]) -> [f32; 4] {
-    let (even, odd) = (0.5 * (g[0] + g[2]), 0.5 * g[1]);
+fn kernel_map<T: Value>(g: [T; 3]) -> [T; 4] {
+    let (even, odd) = ((g[0] + g[2]) * 0.5, g[1] * 0.5);
     [g[0], even + odd, even - odd, g[2]]
 }
 
 /// `B v`, the transpose of [`input_map`].
 #[cfg(feature = "train")]
 #[inline(always)]
-fn input_map_transposed(v: [f32; 4]) -> [f32; 4] {
+fn input_map_transposed<T: Value>(v: [T; 4]) -> [T; 4] {
     [v[0], v[1] - v[2] + v[3], v[1] + v[2] - v[0], -v[3]]
 }
 
 /// `A y`, the transpose of [`output_map`].
 #[cfg(feature = "train")]
 #[inline(always)]
-fn output_map_transposed(y: [f32; 2]) -> [f32; 4] {
+fn output_map_transposed<T: Value>(y: [T; 2]) -> [T; 4] {
     [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
 }
 
 /// `G^T u`, the transpose of [`kernel_map`].
 #[cfg(feature = "train")]
 #[inline(always)]
-fn kernel_map_transposed(u: [f32; 4]) -> [f32; 3] {
-    let even = 0.5 * (u[1] + u[2]);
-    [u[0] + even, 0.5 * (u[1] - u[2]), even + u[3]]
+fn kernel_map_transposed<T: Value>(u: [T; 4]) -> [T; 3] {
+    let even = (u[1] + u[2]) * 0.5;
+    [u[0] + even, (u[1] - u[2]) * 0.5, even + u[3]]
 }
 
 /// The 16 matrices of patches laid out as `[rows, 16, columns]`.
@@ -91,6 +142,18 @@ impl Winograd {
         self.width.div_ceil(2)
     }
 
+    /// The first tile and the number of tiles of each [`LANES`] of a row.
+    fn groups(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tiles = self.tiles();
+        (0..tiles).step_by(LANES).map(move |tile| (tile, LANES.min(tiles - tile)))
+    }
+
+    /// `count` lines of pixels that are long enough for whole [`LANES`] of patches.
+    fn lines(&self, count: usize) -> (Vec<f32>, usize) {
+        let length = 2 * self.tiles().next_multiple_of(LANES) + 2;
+        (vec![0.0; count * length], length)
+    }
+
     /// The rows of tiles of the whole batch, cut into those of one product each.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (rows, step) = (self.batch * self.rows(), TILES_PER_PRODUCT.div_ceil(self.tiles()));
@@ -120,8 +183,10 @@ impl Winograd {
             |out, kernels| {
                 let weight = weight[out * self.channels * 9..].chunks_exact(9);
                 for (channel, g) in (0..self.channels).zip(weight) {
-                    let patch = std::array::from_fn(|i| std::array::from_fn(|j| g[3 * i + j]));
-                    write(kernels, channel, self.channels, both(patch, kernel_map));
+                    let kernel = both(from_fn(|i| from_fn(|j| g[3 * i + j])), kernel_map);
+                    for (i, value) in kernel.as_flattened().iter().enumerate() {
+                        kernels[i * self.channels + channel] = *value;
+                    }
                 }
             },
         );
@@ -137,9 +202,7 @@ impl Winograd {
             16 * n,
             #[inline(always)]
             |channel, patches| {
-                // Four rows of the image with a border.
-                let mut lines = vec![0.0; 4 * (2 * self.tiles() + 2)];
-                let length = lines.len() / 4;
+                let (mut lines, length) = self.lines(4);
                 for sample in self.samples(block) {
                     let plane = &x[(sample * self.channels + channel) * self.height * self.width..];
                     for (index, row) in self.rows_of(sample, block) {
@@ -150,9 +213,9 @@ impl Winograd {
                                 None => line.fill(0.0),
                             }
                         }
-                        for tile in 0..self.tiles() {
-                            let patch = std::array::from_fn(|i| read(&lines[i * length + 2 * tile..]));
-                            write(patches, index * self.tiles() + tile, n, both(patch, input_map));
+                        for (tile, lanes) in self.groups() {
+                            let patch = from_fn(|i| read::<4, { 2 * LANES + 2 }>(&lines[i * length + 2 * tile..]));
+                            write(patches, index * self.tiles() + tile, n, lanes, both(patch, input_map));
                         }
                     }
                 }
@@ -183,13 +246,16 @@ impl Winograd {
                 |i, plane| {
                     let (sample, out) = (samples.start + i / self.out, i % self.out);
                     for (index, row) in self.rows_of(sample, &block) {
-                        let lines = &mut plane[2 * row * self.width..];
-                        for tile in 0..self.tiles() {
+                        for (tile, lanes) in self.groups() {
                             let at = out * n + index * self.tiles() + tile;
-                            let values = both(collect(products, at, self.out * n), output_map);
-                            for (i, values) in values.iter().enumerate().take(self.height - 2 * row) {
-                                for (j, value) in values.iter().enumerate().take(self.width - 2 * tile) {
-                                    lines[i * self.width + 2 * tile + j] = value + bias[out];
+                            let values = both(collect(products, at, self.out * n, lanes), output_map);
+                            for (i, [left, right]) in values.into_iter().enumerate().take(self.height - 2 * row) {
+                                let line = &mut plane[(2 * row + i) * self.width..][..self.width][2 * tile..];
+                                let values: [f32; 2 * LANES] =
+                                    from_fn(|j| bias[out] + if j % 2 == 0 { left.0[j / 2] } else { right.0[j / 2] });
+                                match line.first_chunk_mut() {
+                                    Some(line) => *line = values,
+                                    None => line.iter_mut().zip(values).for_each(|(y, value)| *y = value),
                                 }
                             }
                         }
@@ -229,7 +295,8 @@ impl Winograd {
             #[inline(always)]
             |out, weight| {
                 for (channel, weight) in weight.chunks_exact_mut(9).enumerate() {
-                    let kernel = collect(grad_kernels, out * self.channels + channel, self.out * self.channels);
+                    let at = |i: usize| (i * self.out + out) * self.channels + channel;
+                    let kernel = from_fn(|i| from_fn(|j| grad_kernels[at(4 * i + j)]));
                     weight.copy_from_slice(both(kernel, kernel_map_transposed).as_flattened());
                 }
             },
@@ -240,7 +307,8 @@ impl Winograd {
             1,
             #[inline(always)]
             |out, bias| {
-                bias[0] = (0..self.batch).map(|i| super::total(&grad[(i * self.out + out) * pixels..][..pixels])).sum();
+                let planes = (0..self.batch).map(|sample| &grad[(sample * self.out + out) * pixels..][..pixels]);
+                bias[0] = planes.map(super::total).sum();
             },
         );
         let shape = [self.batch, self.channels, self.height, self.width];
@@ -258,21 +326,21 @@ impl Winograd {
             16 * n,
             #[inline(always)]
             |out, products| {
-                // Two rows of the gradient, rounded up to whole tiles.
-                let mut lines = vec![0.0; 2 * 2 * self.tiles()];
-                let length = lines.len() / 2;
+                let (mut lines, length) = self.lines(2);
                 for sample in self.samples(block) {
                     let plane = &grad[(sample * self.out + out) * self.height * self.width..];
                     for (index, row) in self.rows_of(sample, block) {
                         for (i, line) in lines.chunks_exact_mut(length).enumerate() {
+                            let line = &mut line[..self.width];
                             match Some(2 * row + i).filter(|y| *y < self.height) {
-                                Some(y) => line[..self.width].copy_from_slice(&plane[y * self.width..][..self.width]),
+                                Some(y) => line.copy_from_slice(&plane[y * self.width..][..self.width]),
                                 None => line.fill(0.0),
                             }
                         }
-                        for tile in 0..self.tiles() {
-                            let patch = std::array::from_fn(|i| read(&lines[i * length + 2 * tile..]));
-                            write(products, index * self.tiles() + tile, n, both(patch, output_map_transposed));
+                        for (tile, lanes) in self.groups() {
+                            let patch = from_fn(|i| read::<2, { 2 * LANES }>(&lines[i * length + 2 * tile..]));
+                            let values = both(patch, output_map_transposed);
+                            write(products, index * self.tiles() + tile, n, lanes, values);
                         }
                     }
                 }
@@ -281,7 +349,8 @@ impl Winograd {
         products
     }
 
-    /// Adds `B (gradient of the patches) B^T` of `block`, `[16, channels, tiles]`, to the pixels that the patches came from.
+    /// Adds `B (gradient of the patches) B^T` of `block`, `[16, channels, tiles]`, to the pixels that the patches came
+    /// from.
     #[cfg(feature = "train")]
     fn scatter(&self, grad_patches: &[f32], block: &Range<usize>, grad_x: &mut [f32]) {
         let n = block.len() * self.tiles();
@@ -294,16 +363,21 @@ impl Winograd {
             #[inline(always)]
             |i, plane| {
                 let (sample, channel) = (samples.start + i / self.channels, i % self.channels);
-                let mut lines = vec![0.0; 4 * (2 * self.tiles() + 2)];
-                let length = lines.len() / 4;
+                let (mut lines, length) = self.lines(4);
                 for (index, row) in self.rows_of(sample, block) {
                     lines.fill(0.0);
-                    for tile in 0..self.tiles() {
+                    for (tile, lanes) in self.groups() {
                         let at = channel * n + index * self.tiles() + tile;
-                        let patch = both(collect(grad_patches, at, self.channels * n), input_map_transposed);
-                        for (i, values) in patch.iter().enumerate() {
-                            let line = &mut lines[i * length + 2 * tile..][..4];
-                            line.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                        let values = collect(grad_patches, at, self.channels * n, lanes);
+                        for (i, values) in both(values, input_map_transposed).into_iter().enumerate() {
+                            let line = lines[i * length + 2 * tile..].first_chunk_mut::<{ 2 * LANES + 2 }>();
+                            let line = line.expect("lines are whole lanes long");
+                            // Neighbouring patches overlap by two pixels.
+                            for lane in 0..LANES {
+                                for (j, values) in values.iter().enumerate() {
+                                    line[2 * lane + j] += values.0[lane];
+                                }
+                            }
                         }
                     }
                     for (i, line) in lines.chunks_exact(length).enumerate() {
@@ -318,21 +392,34 @@ impl Winograd {
     }
 }
 
+/// The `WIDTH` values that each tile sees of a line; tiles are two pixels apart.
 #[inline(always)]
-fn read<const N: usize>(values: &[f32]) -> [f32; N] {
-    *values.first_chunk().expect("lines are whole tiles long")
+fn read<const WIDTH: usize, const SPAN: usize>(line: &[f32]) -> [Lanes; WIDTH] {
+    let line: &[f32; SPAN] = line.first_chunk().expect("lines are whole lanes long");
+    from_fn(|j| Lanes(from_fn(|lane| line[2 * lane + j])))
 }
 
-/// Writes a patch to 16 places `stride` apart.
+/// Writes the patches of `lanes` tiles to 16 rows `stride` apart.
 #[inline(always)]
-fn write(values: &mut [f32], at: usize, stride: usize, patch: [[f32; 4]; 4]) {
-    for (i, value) in patch.as_flattened().iter().enumerate() {
-        values[at + i * stride] = *value;
+fn write(values: &mut [f32], at: usize, stride: usize, lanes: usize, patch: [[Lanes; 4]; 4]) {
+    for (i, lane) in patch.as_flattened().iter().enumerate() {
+        let row = &mut values[at + i * stride..][..lanes];
+        match row.first_chunk_mut() {
+            Some(row) => *row = lane.0,
+            None => row.copy_from_slice(&lane.0[..lanes]),
+        }
     }
 }
 
-/// Reads a patch from 16 places `stride` apart.
+/// Reads the patches of `lanes` tiles from 16 rows `stride` apart.
 #[inline(always)]
-fn collect(values: &[f32], at: usize, stride: usize) -> [[f32; 4]; 4] {
-    std::array::from_fn(|i| std::array::from_fn(|j| values[at + (4 * i + j) * stride]))
+fn collect(values: &[f32], at: usize, stride: usize, lanes: usize) -> [[Lanes; 4]; 4] {
+    let row = |i: usize| {
+        let row = &values[at + i * stride..][..lanes];
+        Lanes(match row.first_chunk() {
+            Some(row) => *row,
+            None => from_fn(|lane| row.get(lane).copied().unwrap_or_default()),
+        })
+    };
+    from_fn(|i| from_fn(|j| row(4 * i + j)))
 }
