@@ -56,7 +56,7 @@ fn config<C: DeserializeOwned>(golden: &SafeTensors) -> C {
 
 /// Reads `found` back and compares; a shader that did not compile fails the test too.
 async fn assert_close<const D: usize>(what: &str, found: Tensor<D>, golden: &SafeTensors, output: &str) {
-    let found = found.into_data_async().await.expect("readable").convert::<f32>().to_vec().expect("f32");
+    let found = found.into_data_async().await.expect("readable").convert::<f32>().try_to_vec().expect("f32");
     let error = relative_error(&found, &values(golden, output).1);
     console_log!("parity | {what} | browser | {error:.2e}");
     assert!(error <= TOLERANCE, "{what}: {error:e} > {TOLERANCE:e}");
