@@ -73,6 +73,9 @@ let stopDraw;
 /** The picture on show. @type {Drawn | undefined} */
 let shown;
 
+/** Part of the drawing that is done. */
+let reached = 0;
+
 /** Says again, in the language now chosen, what the page last said. @type {() => void} */
 let sayStatus = () => {};
 let sayError = () => {};
@@ -238,7 +241,9 @@ const showStep = perFrame(onStep);
 function onStep({ stage, step, steps, within }) {
   if (!stopDraw) return;
   ui.fetch.hidden = true;
-  axis(stage === "decode" ? 1 : Math.min(1, (step + within) / steps), stage === "denoise");
+  // A step may take several evaluations, and a preview has blocks of its own: what was shown as done stays done.
+  reached = Math.max(reached, stage === "decode" ? 1 : Math.min(1, (step + within) / steps));
+  axis(reached, stage === "denoise");
   if (stage === "text") status("reading");
   else if (stage === "decode") status("decoding");
   else status("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
@@ -258,6 +263,7 @@ function clearPlate(seed) {
   ui.picture.hidden = true;
   ui.caption.hidden = true;
   shown = undefined;
+  reached = 0;
   axis(0);
   paintNoise(ui.canvas, seed);
 }

@@ -19,12 +19,19 @@ let engine;
 const started = init().then(() => start(crash));
 started.catch(crash);
 
+/** What the browser calls the GPU; its full name is kept from web pages. */
+async function adapterName() {
+  const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter();
+  return adapter ? `${adapter.info.vendor} ${adapter.info.architecture}`.trim() : "";
+}
+
 /** @param {Exclude<ToWorker, { op: "cancel" }>} call @param {AbortSignal} signal */
 async function serve(call, signal) {
   const onEvent = (/** @type {any} */ event) => post({ id: call.id, event });
   if (call.op === "load") {
     engine = await Engine.load(call.url, call.device, onEvent, signal);
-    return engine.info();
+    const info = engine.info();
+    return { ...info, deviceDetail: info.deviceDetail || (await adapterName()) };
   }
   if (!engine) throw { code: "crash", message: "no model is loaded", details: {} };
   return engine.generate(call.request, onEvent, signal);
