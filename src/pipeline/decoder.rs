@@ -21,8 +21,8 @@ pub struct Decoder {
 }
 
 enum Net {
-    Tiny(TinyDecoder),
-    Kl(KlDecoder),
+    Tiny(Box<TinyDecoder>),
+    Kl(Box<KlDecoder>),
 }
 
 impl Decoder {
@@ -34,11 +34,11 @@ impl Decoder {
         let net = match network {
             "AutoencoderTiny" => {
                 let config: AutoencoderTinyConfig = file.config()?;
-                Net::Tiny(weights::load(config.init_decoder(device)?, file, "decoder.")?)
+                Net::Tiny(Box::new(weights::load(config.init_decoder(device)?, file, "decoder.")?))
             }
             "AutoencoderKL" => {
                 let config: AutoencoderKlConfig = file.config()?;
-                Net::Kl(weights::load(config.init_decoder(device)?, file, "")?)
+                Net::Kl(Box::new(weights::load(config.init_decoder(device)?, file, "")?))
             }
             other => return Err(Error::Unsupported(format!("decoder network `{other}`"))),
         };

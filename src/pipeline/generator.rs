@@ -2,6 +2,7 @@
 
 use super::{
     Drawing, Event, Image, Request, Settings, StepEvent,
+    components::Components,
     config::{Expert, ExpertsConfig, PipelineConfig},
     decoder::Decoder,
     text::TextEncoders,
@@ -21,11 +22,7 @@ use crate::{
         Pace,
         unet::{UNet, UNetConfig},
     },
-    weights::{
-        self,
-        manifest::Manifest,
-        source::{self, Source},
-    },
+    weights::{self, manifest::Manifest, source::Source},
 };
 use burn::tensor::{Tensor, TensorData};
 use std::{future::Future, pin::Pin};
@@ -44,8 +41,8 @@ pub struct Generator {
 
 /// One UNet, or PanGu-Draw's two.
 enum Experts {
-    Single(NetworkDenoiser<UNet>),
-    TimeDecoupled { structure: NetworkDenoiser<UNet>, texture: NetworkDenoiser<UNet> },
+    Single(Box<NetworkDenoiser<UNet>>),
+    TimeDecoupled { structure: Box<NetworkDenoiser<UNet>>, texture: Box<NetworkDenoiser<UNet>> },
 }
 
 /// How far a load has come, in bytes of weights that are here and verified.
@@ -75,38 +72,11 @@ impl Generator {
     ) -> Result<Self> {
         let manifest = Manifest::load(source).await?;
         let config = PipelineConfig::from_json(&manifest.pipeline)?;
-        let needed = config.components();
-        let total_bytes =
-            manifest.components.iter().filter(|c| needed.contains(&c.role.as_str())).map(|c| c.bytes).sum();
-        let mut before = 0;
-        let mut arrived = Vec::new();
-        for component in manifest.components.iter().filter(|c| needed.contains(&c.role.as_str())) {
-            let mut report = |bytes| {
-                pace.check()?;
-                let component = component.role.clone();
-                on_progress(LoadProgress { component, loaded_bytes: before + bytes, total_bytes });
-                Ok(())
-            };
-            report(0)?;
-            let file = source::load_component(source, &manifest, &component.role, &mut report).await?;
-            before += component.bytes;
-            arrived.push((component, file));
-        }
-        let file = |role: &str, networks: &[&str]| {
-            let found = arrived.iter().find(|(component, _)| component.role == role);
-            let (component, file) = found.ok_or_else(|| Error::Corrupt {
-                what: "model.json".into(),
-                why: format!("component `{role}` is not listed"),
-            })?;
-            match networks.contains(&component.network.as_str()) {
-                true => Ok((file, component.network.as_str())),
-                false => Err(Error::Unsupported(format!("network `{}` as `{role}`", component.network))),
-            }
-        };
+        let components = Components::load(source, &manifest, &config, pace, on_progress).await?;
 
         let schedule = Schedule::new(&config.schedule)?;
         let expert = |expert: &Expert| {
-            let (file, _) = file(&expert.component, &["UNet2DConditionModel"])?;
+            let (file, _) = components.find(&expert.component, &["UNet2DConditionModel"])?;
             let unet: UNetConfig = file.config()?;
             if unet.in_channels != config.latent.channels || unet.out_channels != config.latent.channels {
                 return Err(Error::Unsupported(format!(
@@ -115,7 +85,7 @@ impl Generator {
                 )));
             }
             let unet = weights::load(unet.init(&device.device)?, file, "")?;
-            Ok(NetworkDenoiser::new(unet, schedule.clone(), expert.prediction))
+            Ok(Box::new(NetworkDenoiser::new(unet, schedule.clone(), expert.prediction)))
         };
         let experts = match &config.experts {
             ExpertsConfig::Single { unet } => Experts::Single(expert(unet)?),
@@ -123,9 +93,9 @@ impl Generator {
                 Experts::TimeDecoupled { structure: expert(structure)?, texture: expert(texture)? }
             }
         };
-        let (decoder, network) = file(&config.latent.decoder, &["AutoencoderTiny", "AutoencoderKL"])?;
+        let (decoder, network) = components.find(&config.latent.decoder, &["AutoencoderTiny", "AutoencoderKL"])?;
         let decoder = Decoder::load(decoder, network, &config.latent, &device.device)?;
-        let text = TextEncoders::load(&config, &file, &device.device)?;
+        let text = TextEncoders::load(&config, &components, &device.device)?;
         Ok(Self { schedule, text, experts, decoder, manifest, config, device })
     }
 
@@ -231,9 +201,9 @@ impl Generator {
         match (&self.experts, &self.config.experts) {
             (Experts::TimeDecoupled { structure, texture }, ExpertsConfig::TimeDecoupled { t_struct, rule, .. }) => {
                 let boundary = rule.boundary(&self.schedule, *t_struct, sigmas);
-                Box::new(TimeDecoupled { structure, texture, boundary })
+                Box::new(TimeDecoupled { structure: &**structure, texture: &**texture, boundary })
             }
-            (Experts::Single(unet), _) => Box::new(unet),
+            (Experts::Single(unet), _) => Box::new(&**unet),
             _ => unreachable!("experts are loaded as the configuration says"),
         }
     }

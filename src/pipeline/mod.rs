@@ -1,5 +1,6 @@
 //! A request in, events and an image out. Nothing here knows who asks.
 
+mod components;
 pub mod config;
 mod decoder;
 mod generator;

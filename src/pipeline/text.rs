@@ -2,6 +2,7 @@
 
 use super::{
     Settings,
+    components::Components,
     config::{ClipLayer, PipelineConfig, TextConfig, VectorConfig},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         },
         unet::timestep_embedding,
     },
-    weights::{self, gguf::GgufFile},
+    weights,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -37,8 +38,8 @@ pub struct TextEncoders {
 }
 
 enum TextEncoder {
-    Sentence { net: SentenceEncoder, tokenizer: Unigram },
-    Clip { net: ClipText, tokenizer: BpeTokenizer, layer: ClipLayer, pooled: bool },
+    Sentence { net: Box<SentenceEncoder>, tokenizer: Unigram },
+    Clip { net: Box<ClipText>, tokenizer: BpeTokenizer, layer: ClipLayer, pooled: bool },
 }
 
 /// What a request's texts were encoded to.
@@ -58,18 +59,14 @@ struct Encoded {
 }
 
 impl TextEncoders {
-    /// Loads the encoders that `config` names; `component` finds a component's file.
+    /// Loads the encoders that `config` names.
     ///
     /// # Errors
     /// As [`weights::load`]; [`Error::Corrupt`] for a damaged vocabulary.
-    pub fn load<'a>(
-        config: &PipelineConfig,
-        component: &dyn Fn(&str, &[&str]) -> Result<(&'a GgufFile, &'a str)>,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn load(config: &PipelineConfig, components: &Components, device: &Device) -> Result<Self> {
         let load = |config: &TextConfig| match config {
             TextConfig::Sentence { component: role } => {
-                let (file, _) = component(role, &["SentenceEncoder"])?;
+                let (file, _) = components.find(role, &["SentenceEncoder"])?;
                 let config: SentenceConfig = file.config()?;
                 let vocabulary: Vocabulary = {
                     let json = file.text(VOCABULARY)?;
@@ -79,11 +76,11 @@ impl TextEncoders {
                     let why = format!("{} pieces for {} embeddings", vocabulary.pieces.len(), config.vocabulary);
                     return Err(corrupt(role, why));
                 }
-                let net = weights::load(config.init(device)?, file, "")?;
+                let net = Box::new(weights::load(config.init(device)?, file, "")?);
                 Ok(TextEncoder::Sentence { net, tokenizer: Unigram::new(vocabulary)? })
             }
             TextConfig::Clip { component: role, layer, pooled, pad } => {
-                let (file, _) = component(role, &["CLIPTextModel", "CLIPTextModelWithProjection"])?;
+                let (file, _) = components.find(role, &["CLIPTextModel", "CLIPTextModelWithProjection"])?;
                 let config: ClipTextConfig = file.config()?;
                 let tokenizer = match file.header().text(TOKENIZER_JSON) {
                     Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes(), *pad)?,
@@ -91,7 +88,7 @@ impl TextEncoders {
                         BpeTokenizer::new(file.text(VOCAB_JSON)?.as_bytes(), file.text(MERGES_TXT)?.as_bytes(), *pad)?
                     }
                 };
-                let net = weights::load(config.init(device)?, file, "")?;
+                let net = Box::new(weights::load(config.init(device)?, file, "")?);
                 Ok(TextEncoder::Clip { net, tokenizer, layer: *layer, pooled: *pooled })
             }
         };
