@@ -21,7 +21,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 /// Pruned to English and Chinese, and with rows of 4 bits, it still says nearly the same.
 #[test]
-#[ignore = "needs www/models/default/text.gguf"]
 fn is_close_to_the_reference() {
     let reference: Reference = serde_json::from_str(include_str!("goldens/sentence_use.json")).expect("valid");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/default/text.gguf");
