@@ -90,11 +90,11 @@ const TEXTS = {
 /** Prompts to try: pairs that mean the same. */
 export const EXAMPLES = [
   { en: "red apple", zh: "红苹果" },
-  { en: "sleeping cat", zh: "睡觉的猫" },
-  { en: "sailboat", zh: "帆船" },
-  { en: "birthday cake", zh: "生日蛋糕" },
   { en: "sunflower", zh: "向日葵" },
-  { en: "snowy mountain", zh: "雪山" },
+  { en: "rainbow", zh: "彩虹" },
+  { en: "slice of watermelon", zh: "一片西瓜" },
+  { en: "butterfly", zh: "蝴蝶" },
+  { en: "yellow star", zh: "黄色的星星" },
 ];
 
 /** The page's language: what was chosen before, else what the browser prefers. @returns {Language} */
