@@ -18,7 +18,7 @@ demo: web ## build the page and serve it on http://127.0.0.1:$(PORT)
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory www
 
 web: rust bindgen ## build the page's WebAssembly into www/pkg
-	@echo "Building the engine for the browser; the first time this takes about ten minutes on two cores."
+	@echo "Building the engine for the browser; the first time this takes ten to fifteen minutes on two cores."
 	cargo rustc --profile web --lib --crate-type cdylib --no-default-features --target $(WASM)
 	@wasm-bindgen --target web --remove-name-section --remove-producers-section --out-dir www/pkg $(CARGO_TARGET_DIR)/$(WASM)/web/pangu_draw.wasm
 	@wasm=www/pkg/pangu_draw_bg.wasm; printf 'WebAssembly: %d bytes, %d bytes gzip\n' \
