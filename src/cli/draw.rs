@@ -54,6 +54,9 @@ pub struct DrawArgs {
     /// Picture size, WIDTHxHEIGHT in pixels.
     #[arg(long, value_parser = parse_size)]
     size: Option<(usize, usize)>,
+    /// What is behind the picture: transparent, or a colour like #ffcc00.
+    #[arg(long)]
+    background: Option<String>,
     /// Where to compute: auto, wgpu or cpu.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -101,6 +104,7 @@ impl DrawArgs {
             spacing: self.spacing,
             width: size.0,
             height: size.1,
+            background: self.background,
             preview_every: 0,
         };
         for output in [Some(&self.output), self.save_latents.as_ref()].into_iter().flatten() {

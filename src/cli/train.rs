@@ -6,8 +6,8 @@ use crate::{
     nets::Pace,
     pipeline::{Generator, Request},
     train::{
-        self, autoencoder, captions, concepts,
-        data::{self, Dataset, StyleId},
+        self, autoencoder, captions,
+        data::{Dataset, mix::Mix, recipe, scene::StyleId},
         expert, export,
         session::Budget,
         sheet,
@@ -85,6 +85,9 @@ struct RunArgs {
     /// Seed of everything random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// How often what is seen: shares of core, emoji, toned, flags, icons, clip-art, composites, and weights of styles.
+    #[arg(long, value_parser = Mix::parse, default_value = "")]
+    mix: Mix,
 }
 
 impl RunArgs {
@@ -95,34 +98,39 @@ impl RunArgs {
 
 #[derive(Debug, Args)]
 struct DataArgs {
-    /// Folder of the package archives; what is missing is fetched with npm.
+    /// Folder of the package archives; what is missing is fetched with npm (clip art: with apt-get).
     #[arg(long)]
     cache: PathBuf,
-    /// The file to write.
+    /// The folder to write; a build that was interrupted goes on there.
     #[arg(long)]
     out: PathBuf,
-    /// Styles: flat, 3d, cartoon, sticker.
-    #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
+    /// Emoji styles: flat, 3d, cartoon, sticker, line, retro, classic, soft. All, if none is named.
+    #[arg(long, value_delimiter = ',')]
     styles: Vec<String>,
-    /// Every concept that is no person and no flag, instead of the curated list.
-    #[arg(long)]
-    all: bool,
     /// Share of the pictures that exist only at low resolution.
     #[arg(long, default_value_t = 0.5)]
     low_resolution_share: f32,
+    /// Composites to put together: backgrounds, pairs and counts.
+    #[arg(long, default_value_t = 4000)]
+    composites: usize,
+    /// Emoji and composites only: no sprites, no flags, no recoloured glyphs, no clip art.
+    #[arg(long)]
+    emoji_only: bool,
 }
 
 impl DataArgs {
     fn run(self) -> Result<()> {
         let styles: Vec<StyleId> = self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?;
-        let all = data::names(&self.cache)?;
-        let concepts = if self.all { all } else { concepts::curated(&all) };
-        let request =
-            data::Request { cache: self.cache, styles, concepts, low_resolution_share: self.low_resolution_share };
-        let dataset = Dataset::build(&request, |style, count| println!("{}: {count} pictures", style.id()))?;
-        dataset.save(&self.out)?;
-        for (style, [high, low]) in dataset.counts() {
-            println!("{}: {high} at high resolution, {low} only at low", style.id());
+        let dataset = recipe::build(&recipe::Request {
+            cache: self.cache,
+            out: self.out.clone(),
+            styles: if styles.is_empty() { StyleId::EMOJI.to_vec() } else { styles },
+            low_resolution_share: self.low_resolution_share,
+            composites: self.composites,
+            extras: !self.emoji_only,
+        })?;
+        for (style, [high, low, held_out]) in dataset.counts() {
+            println!("{:14} {high:6} sharp {low:6} only at low resolution {held_out:6} held out", style.id());
         }
         println!("{} pictures of {} concepts: {}", dataset.items.len(), dataset.concepts.len(), self.out.display());
         Ok(())
@@ -136,6 +144,12 @@ struct AutoencoderArgs {
     /// Crops in one update.
     #[arg(long, default_value_t = 32)]
     batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 1.5e-3)]
+    rate: f64,
+    /// A model folder whose autoencoder training begins with.
+    #[arg(long)]
+    init: Option<PathBuf>,
 }
 
 impl AutoencoderArgs {
@@ -143,9 +157,12 @@ impl AutoencoderArgs {
         let dataset = Dataset::load(&self.run.data)?;
         let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
         options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.init = self.init;
+        options.mix = self.run.mix;
         options.seed = self.run.seed;
         if let Some(statistics) = autoencoder::train(&dataset, &options, &train::device(&self.run.device)?)? {
-            println!("held-out PSNR {:.2} dB", statistics.psnr);
+            println!("held-out PSNR {:.2} dB, transparency {:.2} dB", statistics.psnr, statistics.psnr_alpha);
         }
         Ok(())
     }
@@ -162,16 +179,12 @@ struct TextArgs {
     /// The GGUF file to write.
     #[arg(long)]
     out: PathBuf,
-    /// Folder of the package archives, for the names of all concepts.
-    #[arg(long)]
-    cache: PathBuf,
 }
 
 impl TextArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.data)?;
-        let mut pairs = captions::pairs(&dataset.concepts);
-        pairs.extend(captions::pairs(&data::names(&self.cache)?));
+        let pairs = captions::pairs(&dataset.concepts);
         let encoder = text::build_text_encoder(&self.wheel, &captions::all(&dataset), &pairs, &self.out)?;
         println!("{} pieces: {}", encoder.config.vocabulary, self.out.display());
         Ok(())
@@ -205,6 +218,9 @@ struct ExpertArgs {
     /// Decay of the weights' average; .9995 beyond 50,000 updates.
     #[arg(long, default_value_t = 0.998)]
     average_decay: f32,
+    /// A GGUF file of the expert that training begins with.
+    #[arg(long)]
+    init: Option<PathBuf>,
 }
 
 impl ExpertArgs {
@@ -215,9 +231,8 @@ impl ExpertArgs {
         let config = crate::nets::autoencoder_tiny::AutoencoderTinyConfig::emoji();
         let autoencoder = autoencoder::load(&self.autoencoder, &config, &device)?;
         let text = TextEncoder::open(&self.text, &Device::flex())?;
-        let material = expert::Material::encode(&dataset, &autoencoder, &statistics, &|texts| {
-            text.network.encode(&text.tokenizer, texts)
-        })?;
+        let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
+        let material = expert::Material::encode(&dataset, &self.run.mix, &autoencoder, &statistics, &encode)?;
         let role = match self.role {
             RoleArg::Structure => expert::Role::Structure,
             RoleArg::Texture => expert::Role::Texture,
@@ -226,8 +241,10 @@ impl ExpertArgs {
         options.batch = self.batch;
         options.rate.peak = self.rate;
         options.average_decay = self.average_decay;
+        options.init = self.init;
+        options.mix = self.run.mix;
         options.seed = self.run.seed;
-        let items = material.items(role).len();
+        let items = material.sampler(&options)?.items().len();
         println!("{}: {items} pictures, {:.2} dB autoencoder", role.id(), statistics.psnr);
         let loss = expert::train(&material, (&autoencoder, &statistics), &options, &device)?;
         println!("last loss {loss:.4}");

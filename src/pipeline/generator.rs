@@ -5,6 +5,7 @@ use super::{
     components::Components,
     config::{Expert, ExpertsConfig, PipelineConfig},
     decoder::Decoder,
+    request::Background,
     text::TextEncoders,
 };
 use crate::{
@@ -179,21 +180,25 @@ impl Generator {
             sigmas: &sigmas,
             noise: &Noise::new(settings.seed),
             pace,
-            on_step: &mut Steps { generator: self, preview_every, pace, on_event },
+            on_step: &mut Steps { generator: self, preview_every, background: settings.background, pace, on_event },
         };
         let latents = settings.sampler.sample(&mut run, noise * initial_scale(sigmas[0])).await?;
         // Reading the latents back ends the stage: what is timed is work done, not work queued.
         let data = read(latents.clone()).await?;
         clock.lap("denoise");
 
-        let image = self.decode(latents, pace).await?;
+        let image = self.decode(latents, settings.background, pace).await?;
         clock.lap("decode");
         Ok(Drawing { image, settings, latents: data, timings: clock.laps })
     }
 
-    async fn decode(&self, latents: Tensor<4>, pace: &Pace) -> Result<Image> {
+    async fn decode(&self, latents: Tensor<4>, background: Background, pace: &Pace) -> Result<Image> {
         let decoded = self.decoder.decode(latents, pace).await?;
-        Image::from_decoded(decoded, self.config.latent.pixels).await
+        let image = Image::from_decoded(decoded, self.config.latent.pixels).await?;
+        Ok(match background {
+            Background::Transparent => image,
+            Background::Colour(colour) => image.on(colour),
+        })
     }
 
     /// The denoiser of this model for a run over `sigmas`.
@@ -213,6 +218,7 @@ impl Generator {
 struct Steps<'a> {
     generator: &'a Generator,
     preview_every: usize,
+    background: Background,
     pace: &'a Pace,
     on_event: &'a mut dyn FnMut(Event),
 }
@@ -225,7 +231,7 @@ impl Listener for Steps<'_> {
         let due = self.preview_every > 0 && (index + 1).is_multiple_of(self.preview_every) && index + 1 < of;
         Box::pin(async move {
             if due {
-                (self.on_event)(Event::Preview(self.generator.decode(denoised.clone(), self.pace).await?));
+                (self.on_event)(Event::Preview(self.generator.decode(denoised.clone(), self.background, self.pace).await?));
             }
             Ok(())
         })

@@ -16,7 +16,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads the first picture of decoded values `[batch, 3, height, width]`; values out of range are clamped.
+    /// Reads the first picture of decoded values `[batch, 3 or 4, height, width]`; values out of range are clamped.
+    ///
+    /// A fourth channel is cover, twice the opacity; the others are premultiplied by it then.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails, or if a value is not finite: a black or broken picture is never returned.
@@ -29,18 +31,32 @@ impl Image {
         if values.iter().any(|value| !value.is_finite()) {
             return Err(Error::Device("the picture holds values that are not finite".into()));
         }
-        let unit = |value: f32| match range {
-            PixelRange::Symmetric => (value + 1.0) / 2.0,
-            PixelRange::WhiteZero => 1.0 - value / 2.0,
-        };
         let plane = width * height;
-        let rgba = (0..plane)
-            .flat_map(|i| {
-                let byte = |channel: usize| (unit(values[channel * plane + i]) * 255.0).round().clamp(0.0, 255.0) as u8;
-                [byte(0), byte(1), byte(2), 255]
-            })
-            .collect();
+        let byte = |value: f32| (value * 255.0).round().clamp(0.0, 255.0) as u8;
+        let pixel = |i: usize| {
+            let [r, g, b] = [0, 1, 2].map(|channel| values[channel * plane + i]);
+            let alpha = if channels > 3 { opacity(values[3 * plane + i] / 2.0) } else { 1.0 };
+            let unit = |value: f32| match range {
+                PixelRange::Symmetric => (value + 1.0) / 2.0,
+                PixelRange::WhiteZero => 1.0 - value / (2.0 * alpha.max(1e-6)),
+            };
+            if alpha == 0.0 { [0; 4] } else { [byte(unit(r)), byte(unit(g)), byte(unit(b)), byte(alpha)] }
+        };
+        let rgba = (0..plane).flat_map(pixel).collect();
         Ok(Self { width, height, rgba })
+    }
+
+    /// The picture on a background of one colour, opaque.
+    pub fn on(mut self, background: [u8; 3]) -> Self {
+        for pixel in self.rgba.chunks_exact_mut(4) {
+            let alpha = u16::from(pixel[3]);
+            for (channel, below) in background.into_iter().enumerate() {
+                let mixed = u16::from(pixel[channel]) * alpha + u16::from(below) * (255 - alpha);
+                pixel[channel] = ((mixed + 127) / 255) as u8;
+            }
+            pixel[3] = 255;
+        }
+        self
     }
 
     /// Encodes as PNG with `parameters` in an iTXt chunk named `parameters`, where other tools look for them.
@@ -61,13 +77,42 @@ impl Image {
     }
 }
 
+/// Opacity in `[0, 1]`, where an autoencoder's faint errors about nothing and about everything are taken away.
+fn opacity(alpha: f32) -> f32 {
+    const FAINT: f32 = 1.0 / 32.0;
+    if alpha < FAINT {
+        0.0
+    } else if alpha > 1.0 - FAINT {
+        1.0
+    } else {
+        alpha
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::{Device, TensorData};
 
-    fn decoded(values: [f32; 3]) -> Tensor<4> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), &Device::flex())
+    fn decoded<const N: usize>(values: [f32; N]) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [1, N, 1, 1]), &Device::flex())
+    }
+
+    #[test]
+    fn cover_becomes_opacity_and_ink_is_divided_by_it() {
+        let read = |values: [f32; 4]| {
+            let image = pollster::block_on(Image::from_decoded(decoded(values), PixelRange::WhiteZero)).unwrap();
+            image.rgba
+        };
+        assert_eq!(read([0.0, 1.0, 0.5, 1.0]), [255, 0, 128, 128]);
+        assert_eq!(read([0.01, 0.0, 0.02, 0.02]), [0; 4], "a faint error is nothing");
+        assert_eq!(read([0.0, 2.0, 0.0, 1.98]), [255, 0, 255, 255]);
+    }
+
+    #[test]
+    fn a_background_fills_what_is_transparent() {
+        let image = Image { width: 3, height: 1, rgba: vec![255, 0, 0, 255, 255, 0, 0, 51, 9, 9, 9, 0] };
+        assert_eq!(image.on([0, 0, 255]).rgba, [255, 0, 0, 255, 51, 0, 204, 255, 0, 0, 255, 255]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Request {
     pub width: Option<usize>,
     /// Height in pixels.
     pub height: Option<usize>,
+    /// What is behind a picture with transparency: `transparent`, or a colour as `#rrggbb`.
+    pub background: Option<String>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
 }
@@ -70,6 +72,54 @@ pub struct Settings {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
+    /// What is behind the picture.
+    pub background: Background,
+}
+
+/// What is behind a picture with transparency.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Background {
+    /// Nothing: transparent pixels stay so.
+    #[default]
+    Transparent,
+    /// One sRGB colour.
+    Colour([u8; 3]),
+}
+
+impl Background {
+    /// Reads `transparent` or `#rrggbb`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "transparent" {
+            return Ok(Self::Transparent);
+        }
+        let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+        let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let [_, r, g, b] = number
+            .ok_or_else(|| Error::Invalid {
+                parameter: "background",
+                why: format!("is `{text}`, must be `transparent` or a colour like #ffcc00"),
+            })?
+            .to_be_bytes();
+        Ok(Self::Colour([r, g, b]))
+    }
+}
+
+impl std::fmt::Display for Background {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Transparent => f.write_str("transparent"),
+            Self::Colour([r, g, b]) => write!(f, "#{r:02x}{g:02x}{b:02x}"),
+        }
+    }
+}
+
+impl Serialize for Background {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Request {
@@ -121,6 +171,7 @@ impl Request {
             spacing: self.spacing.as_deref().unwrap_or(&config.defaults.spacing).parse()?,
             width: side("width", self.width, config.image.width)?,
             height: side("height", self.height, config.image.height)?,
+            background: self.background.as_deref().map_or(Ok(Background::default()), Background::parse)?,
         })
     }
 }

@@ -11,14 +11,19 @@
 use super::{
     Draw,
     autoencoder::{LatentStatistics, whole},
-    captions::{self, Caption},
-    data::{Dataset, Item, SIDE},
+    captions,
+    data::{
+        Dataset, Item,
+        mix::{Mix, Sampler},
+        picture::SIDE,
+        scene::Language,
+    },
     optimizer::{Optimizer, OptimizerConfig},
     session::{self, Budget, Intervals, LearningRate, Session},
-    sheet,
+    sheet, warm,
 };
 use crate::{
-    Error, Result,
+    Result,
     diffusion::schedule::{Schedule, ScheduleConfig},
     nets::{
         autoencoder_tiny::AutoencoderTiny,
@@ -30,6 +35,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     ops::Range,
     path::{Path, PathBuf},
@@ -56,11 +62,6 @@ impl Role {
         }
     }
 
-    /// Whether it may see `item`.
-    pub fn accepts(self, item: &Item) -> bool {
-        self == Self::Structure || !item.low_resolution
-    }
-
     /// Its name in flags and files.
     pub fn id(self) -> &'static str {
         match self {
@@ -70,15 +71,36 @@ impl Role {
     }
 }
 
+/// What of a picture's latent a training sample is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum View {
+    /// All of it.
+    Whole,
+    /// A quarter of the cost: a share `windows` of the samples are windows of half the side, the others whole pictures at
+    /// half scale.
+    Half {
+        /// The share, in `[0, 1]`.
+        windows: f32,
+    },
+}
+
 /// What `pangu-draw train expert` is asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The run's folder.
     pub dir: PathBuf,
-    /// Which expert.
-    pub role: Role,
+    /// The timesteps it is trained on, drawn evenly.
+    pub timesteps: Range<usize>,
+    /// Whether it sees pictures that exist only at low resolution.
+    pub low_resolution: bool,
+    /// What it sees of a picture.
+    pub view: View,
     /// The network.
     pub network: UNetConfig,
+    /// A GGUF file with weights that training begins with.
+    pub init: Option<PathBuf>,
+    /// How often which pictures are seen.
+    pub mix: Mix,
     /// When to stop.
     pub budget: Budget,
     /// When to log, to save and to draw.
@@ -91,8 +113,6 @@ pub struct Options {
     pub average_decay: f32,
     /// Share of samples that see the empty caption.
     pub caption_drop: f32,
-    /// Share of the texture expert's samples that are windows of whole pictures, the others are pictures at half scale.
-    pub window_share: f32,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -102,33 +122,39 @@ impl Options {
     pub fn new(dir: PathBuf, role: Role, budget: Budget) -> Self {
         Self {
             dir,
-            role,
+            timesteps: role.timesteps(),
+            low_resolution: role == Role::Structure,
+            view: match role {
+                Role::Structure => View::Whole,
+                Role::Texture => View::Half { windows: 0.5 },
+            },
             network: UNetConfig::emoji(),
+            init: None,
+            mix: Mix::default(),
             budget,
             intervals: Intervals::default(),
             batch: 16,
             rate: LearningRate { peak: 5e-4, warmup: 200, floor: 0.02 },
             average_decay: 0.998,
             caption_drop: 0.1,
-            window_share: 0.5,
             seed: 0,
         }
     }
 }
 
-/// Latents and encoded captions of every picture: what training reads instead of pictures and words.
-pub struct Material {
-    items: Vec<Item>,
-    /// Captions of each item, and where each is in `pooled` and `tokens`.
-    captions: Vec<(Vec<Caption>, usize)>,
-    /// Vectors of all captions, the empty one first.
-    pooled: Vec<f32>,
-    tokens: Vec<f32>,
-    pooled_size: usize,
-    tokens_shape: [usize; 2],
+/// Encodes captions: pooled vectors and tokens.
+pub type TextFn<'a> = &'a dyn Fn(&[&str]) -> Result<Sentences>;
+
+/// What training reads instead of pictures: the latents of those it may see. Held-out pictures are not in it.
+pub struct Material<'a> {
+    /// The data set that the pictures are of.
+    pub dataset: &'a Dataset,
+    /// Places in the data set, in the order of the latents.
+    items: Vec<usize>,
     /// Normalized latents `[items, channels, side, side]` of whole pictures, and of pictures at half scale.
     whole: Latents,
     half: Latents,
+    text: TextFn<'a>,
 }
 
 /// Latents of one size, one after the other.
@@ -154,26 +180,29 @@ impl Latents {
     }
 }
 
-/// Pictures or captions encoded at once.
+/// Pictures encoded at once.
 const ENCODING_BATCH: usize = 16;
 
-impl Material {
-    /// Encodes all of `dataset`, its captions with `text`.
+impl<'a> Material<'a> {
+    /// Encodes the pictures of `dataset` that `mix` draws and that are not held out.
     ///
     /// # Errors
-    /// Those of `text`.
+    /// If a picture is damaged, or there is nothing to encode.
     pub fn encode(
-        dataset: &Dataset,
+        dataset: &'a Dataset,
+        mix: &Mix,
         autoencoder: &AutoencoderTiny,
         statistics: &LatentStatistics,
-        text: &dyn Fn(&[&str]) -> Result<Sentences>,
+        text: TextFn<'a>,
     ) -> Result<Self> {
         let device = autoencoder.devices()[0].clone();
+        let items = Sampler::new(dataset, &dataset.training(), mix)?.items().to_vec();
         let (mut wholes, mut halves) = (Vec::new(), Vec::new());
         let mut shapes = [[0; 4]; 2];
-        let indices: Vec<usize> = (0..dataset.items.len()).collect();
-        for items in indices.chunks(ENCODING_BATCH) {
-            let images = whole(dataset, items, &device);
+        let bar = ProgressBar::new(items.len() as u64).with_message("pictures encoded");
+        bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} {msg}").expect("a valid template"));
+        for items in items.chunks(ENCODING_BATCH) {
+            let images = whole(dataset, items, &device)?;
             let small = halved(images.clone());
             for (index, (images, values)) in [(images, &mut wholes), (small, &mut halves)].into_iter().enumerate() {
                 let latents = autoencoder.encoder.encode_now(images)?;
@@ -186,60 +215,63 @@ impl Material {
                 }
                 values.extend(latents);
             }
+            bar.inc(items.len() as u64);
         }
+        bar.finish_and_clear();
         let [whole, half] = [(wholes, shapes[0]), (halves, shapes[1])]
             .map(|(values, [_, channels, side, _])| Latents { values, channels, side });
-
-        let mut texts = vec![String::new()];
-        let captions: Vec<(Vec<Caption>, usize)> = dataset
-            .items
-            .iter()
-            .map(|item| {
-                let captions = captions::captions(&dataset.concepts[item.concept], item.style);
-                let first = texts.len();
-                texts.extend(captions.iter().map(|caption| caption.text.clone()));
-                (captions, first)
-            })
-            .collect();
-        let (mut pooled, mut tokens) = (Vec::new(), Vec::new());
-        let (mut pooled_size, mut tokens_shape) = (0, [0; 2]);
-        for texts in texts.chunks(ENCODING_BATCH) {
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let sentences = text(&texts)?;
-            pooled_size = sentences.pooled.dims()[1];
-            tokens_shape = [sentences.tokens.dims()[1], sentences.tokens.dims()[2]];
-            pooled.extend(to_vec(sentences.pooled));
-            tokens.extend(to_vec(sentences.tokens));
-        }
-        Ok(Self { items: dataset.items.clone(), captions, pooled, tokens, pooled_size, tokens_shape, whole, half })
+        Ok(Self { dataset, items, whole, half, text })
     }
 
-    /// The items that `role` is trained on.
-    pub fn items(&self, role: Role) -> Vec<usize> {
-        (0..self.items.len()).filter(|&item| role.accepts(&self.items[item])).collect()
+    /// Draws, of the pictures encoded, those that `options` asks for. What is drawn are places in the material.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there are none.
+    pub fn sampler(&self, options: &Options) -> Result<Sampler> {
+        let seen = |&place: &usize| options.low_resolution || !self.item(place).low_resolution;
+        let places: Vec<usize> = (0..self.items.len()).filter(seen).collect();
+        Sampler::over(&places, |place| (self.dataset, self.item(place)), &options.mix)
     }
 
-    /// Condition of `captions`, given by their places among all captions (0 is the empty one).
-    fn condition(&self, captions: &[usize], device: &Device) -> (Tensor<3>, Tensor<2>) {
-        let [length, size] = self.tokens_shape;
-        let pick = |values: &[f32], size: usize| -> Vec<f32> {
-            captions.iter().flat_map(|&caption| values[caption * size..][..size].iter().copied()).collect()
-        };
-        let tokens = TensorData::new(pick(&self.tokens, length * size), [captions.len(), length, size]);
-        let pooled = TensorData::new(pick(&self.pooled, self.pooled_size), [captions.len(), self.pooled_size]);
-        (Tensor::from_data(tokens, device), Tensor::from_data(pooled, device))
+    /// The picture at a place.
+    pub fn item(&self, place: usize) -> &Item {
+        &self.dataset.items[self.items[place]]
+    }
+
+    /// The whole latent at a place, `[channels, side, side]`.
+    pub fn latent(&self, place: usize) -> &[f32] {
+        self.whole.item(place)
+    }
+
+    /// Axes of a whole latent.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        [self.whole.channels, self.whole.side, self.whole.side]
+    }
+
+    /// Condition of `captions`; the empty text is no condition.
+    ///
+    /// # Errors
+    /// Those of the text encoder.
+    pub fn condition(&self, captions: &[impl AsRef<str>], device: &Device) -> Result<(Tensor<3>, Tensor<2>)> {
+        let captions: Vec<&str> = captions.iter().map(AsRef::as_ref).collect();
+        let Sentences { tokens, pooled } = (self.text)(&captions)?;
+        let moved = |data: TensorData| data.convert::<f32>();
+        Ok((
+            Tensor::from_data(moved(tokens.into_data()), device),
+            Tensor::from_data(moved(pooled.into_data()), device),
+        ))
     }
 }
 
 /// One batch before it becomes tensors: what a step draws.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Items of the data set.
-    pub items: Vec<usize>,
+    /// Places in the material.
+    pub places: Vec<usize>,
     /// Timesteps, stratified over the expert's range.
     pub timesteps: Vec<usize>,
-    /// Places of the captions among all captions, 0 for the empty one.
-    captions: Vec<usize>,
+    /// Captions, empty for those dropped.
+    pub captions: Vec<String>,
     /// Clean latents, and noise of the same size.
     clean: Vec<f32>,
     noise: Vec<f32>,
@@ -247,16 +279,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Draws the batch of one step from `items`.
-    pub fn draw(material: &Material, items: &[usize], options: &Options, draw: &mut Draw) -> Self {
-        let (role, count) = (options.role, options.batch);
-        let side = match role {
-            Role::Structure => material.whole.side,
-            Role::Texture => material.half.side,
+    /// Draws the batch of one step.
+    pub fn draw(material: &Material, sampler: &Sampler, options: &Options, draw: &mut Draw) -> Self {
+        let (range, count) = (&options.timesteps, options.batch);
+        let side = match options.view {
+            View::Whole => material.whole.side,
+            View::Half { .. } => material.half.side,
         };
-        let range = role.timesteps();
         let mut batch = Self {
-            items: Vec::new(),
+            places: Vec::new(),
             timesteps: Vec::new(),
             captions: Vec::new(),
             clean: Vec::new(),
@@ -264,18 +295,24 @@ impl Batch {
             shape: [count, material.whole.channels, side, side],
         };
         for index in 0..count {
-            let item = items[draw.below(items.len())];
+            let place = sampler.draw(draw);
             let at = (index as f32 + draw.uniform()) / count as f32;
-            batch.items.push(item);
+            batch.places.push(place);
             batch.timesteps.push((range.start + (at * range.len() as f32) as usize).min(range.end - 1));
-            let (captions, first) = &material.captions[item];
-            let caption = captions::draw(captions, draw);
-            batch.captions.push(if draw.uniform() < options.caption_drop { 0 } else { first + caption });
-            if role == Role::Structure || draw.uniform() < options.window_share {
+            let dataset = material.dataset;
+            let mut captions = captions::captions(&dataset.concepts, material.item(place), &dataset.splits);
+            let dropped = draw.uniform() < options.caption_drop || captions.is_empty();
+            let caption = if dropped { String::new() } else { captions.swap_remove(captions::draw(&captions, draw)).text };
+            batch.captions.push(caption);
+            let windowed = match options.view {
+                View::Whole => true,
+                View::Half { windows } => draw.uniform() < windows,
+            };
+            if windowed {
                 let corner = [0, 1].map(|_| draw.below(material.whole.side - side + 1));
-                material.whole.window(item, corner, side, &mut batch.clean);
+                material.whole.window(place, corner, side, &mut batch.clean);
             } else {
-                batch.clean.extend_from_slice(material.half.item(item));
+                batch.clean.extend_from_slice(material.half.item(place));
             }
         }
         batch.noise = draw.normal(batch.clean.len());
@@ -284,7 +321,7 @@ impl Batch {
 
     /// `x_t = sqrt(abar) x0 + sqrt(1 - abar) n` and the target `v`.
     fn noisy(&self, schedule: &Schedule) -> (Vec<f32>, Vec<f32>) {
-        let size = self.clean.len() / self.items.len();
+        let size = self.clean.len() / self.places.len();
         let (mut x, mut v) = (Vec::with_capacity(self.clean.len()), Vec::with_capacity(self.clean.len()));
         for ((clean, noise), t) in self.clean.chunks_exact(size).zip(self.noise.chunks_exact(size)).zip(&self.timesteps)
         {
@@ -327,15 +364,15 @@ pub fn train(
     options: &Options,
     device: &Device,
 ) -> Result<f32> {
-    let items = material.items(options.role);
-    if items.is_empty() {
-        return Err(Error::Invalid { parameter: "data", why: format!("no pictures for {}", options.role.id()) });
-    }
+    let sampler = material.sampler(options)?;
     let device = &device.clone().autodiff();
     device.seed(options.seed);
     let schedule = schedule()?;
     let config = OptimizerConfig { average_decay: options.average_decay, ..OptimizerConfig::default() };
     let mut model = options.network.init_for_training(device)?;
+    if let Some(file) = &options.init {
+        model = warm::start(model, file, "")?;
+    }
     let mut optimizer = Optimizer::new(&model, config);
     let mut session = Session::open(&options.dir, options.budget, options.intervals, &mut optimizer)?;
     model = optimizer.weights(model);
@@ -343,18 +380,18 @@ pub fn train(
     while session.running() {
         let rate = options.rate.at(session.step(), session.done());
         let mut draw = Draw::new(options.seed, session.step());
-        let batch = Batch::draw(material, &items, options, &mut draw);
+        let batch = Batch::draw(material, &sampler, options, &mut draw);
         let loss = loss(&model, material, &batch, &schedule, device)?;
         last = loss.clone().inner().into_scalar::<f32>();
         model = optimizer.step(model, loss.backward(), rate).0;
         session.record(&optimizer, options.batch, last, rate)?;
         if session.sheet_due() {
-            let report = report(&optimizer.averaged(&model), material, decoder, options, &schedule, &session)?;
+            let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
             session.say(report);
         }
     }
     if !session.paused() {
-        let report = report(&optimizer.averaged(&model), material, decoder, options, &schedule, &session)?;
+        let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
         session.say(report);
     }
     session.finish(&optimizer)?;
@@ -365,8 +402,8 @@ fn loss(model: &UNet, material: &Material, batch: &Batch, schedule: &Schedule, d
     let (x, v) = batch.noisy(schedule);
     let tensor = |values| Tensor::<4>::from_data(TensorData::new(values, batch.shape), device);
     let timesteps: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
-    let timesteps = Tensor::<1>::from_data(TensorData::new(timesteps, [batch.items.len()]), device);
-    let (tokens, pooled) = material.condition(&batch.captions, device);
+    let timesteps = Tensor::<1>::from_data(TensorData::new(timesteps, [batch.places.len()]), device);
+    let (tokens, pooled) = material.condition(&batch.captions, device)?;
     let prediction = model.forward_now(tensor(x), timesteps, tokens, Some(pooled))?;
     Ok((prediction - tensor(v)).square().mean())
 }
@@ -393,38 +430,34 @@ const SHEET_GUIDANCE: f32 = 3.0;
 fn report(
     model: &UNet,
     material: &Material,
+    sampler: &Sampler,
     (autoencoder, statistics): (&AutoencoderTiny, &LatentStatistics),
     options: &Options,
     schedule: &Schedule,
     session: &Session,
 ) -> Result<String> {
-    let items = material.items(options.role);
-    let count = SHEET_ITEMS.min(items.len());
-    let items: Vec<usize> = (0..count).map(|index| items[index * items.len() / count]).collect();
-    let device = model.devices()[0].clone();
-    let range = options.role.timesteps();
-    let Latents { channels, side, .. } = material.whole;
     let mut draw = Draw::new(options.seed, u64::MAX);
+    let places: Vec<usize> = (0..SHEET_ITEMS).map(|_| sampler.draw(&mut draw)).collect();
+    let count = places.len();
+    let device = model.devices()[0].clone();
+    let range = &options.timesteps;
+    let Latents { channels, side, .. } = material.whole;
     let mut x = draw.normal(count * channels * side * side);
-    if options.role == Role::Texture {
+    if range.end < schedule.alphas_cumprod().len() {
         let (a, s) = coefficients(schedule, range.end - 1);
-        let clean = items.iter().flat_map(|&item| material.whole.item(item));
+        let clean = places.iter().flat_map(|&place| material.latent(place));
         x.iter_mut().zip(clean).for_each(|(n, x0)| *n = a * x0 + s * *n);
     }
-    // Languages alternate: the first and the second group of captions are the styled English and Chinese names.
-    let captions: Vec<usize> = items
-        .iter()
-        .enumerate()
-        .map(|(index, &item)| {
-            let (captions, first) = &material.captions[item];
-            let chinese = captions.iter().position(|caption| !caption.text.is_ascii()).unwrap_or(0);
-            first + if index % 2 == 1 { chinese } else { 0 }
-        })
-        .collect();
+    let caption = |(index, &place): (usize, &usize)| {
+        let (item, language) = (material.item(place), Language::ALL[index % 2]);
+        let subject = captions::subjects(&material.dataset.concepts, item, language).into_iter().next();
+        captions::styled(&subject.unwrap_or_default(), item.style, language)
+    };
+    let captions: Vec<String> = places.iter().enumerate().map(caption).collect();
     let shape = [count, channels, side, side];
     let mut x = Tensor::<4>::from_data(TensorData::new(x, shape), &device);
-    let (tokens, pooled) = material.condition(&captions, &device);
-    let (no_tokens, no_pooled) = material.condition(&vec![0; count], &device);
+    let (tokens, pooled) = material.condition(&captions, &device)?;
+    let (no_tokens, no_pooled) = material.condition(&vec![""; count], &device)?;
     let (tokens, pooled) = (Tensor::cat(vec![tokens, no_tokens], 0), Tensor::cat(vec![pooled, no_pooled], 0));
     let mut clean = x.clone();
     for step in 0..SHEET_STEPS {
@@ -440,7 +473,7 @@ fn report(
         let (a, s) = coefficients(schedule, at(step + 1));
         x = clean.clone() * a + noise * s;
     }
-    let found = nearest(&to_vec(clean.clone()), material, &items);
+    let found = nearest(&to_vec(clean.clone()), material, &places);
     let vector =
         |values: &[f32]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, channels, 1, 1]), &device);
     let latents = clean * vector(&statistics.std) + vector(&statistics.mean);
@@ -452,19 +485,19 @@ fn report(
     Ok(format!("update {}: the true picture is nearest for {found} of {count} drawings", session.step()))
 }
 
-/// How many of `drawn` are nearer to their own item's latent than to any other of the same style.
-fn nearest(drawn: &[f32], material: &Material, items: &[usize]) -> usize {
-    let size = drawn.len() / items.len();
-    let distance = |drawing: &[f32], item: usize| -> f32 {
-        drawing.iter().zip(material.whole.item(item)).map(|(a, b)| (a - b) * (a - b)).sum()
+/// How many of `drawn` are nearer to their own picture's latent than to any other of the same style.
+fn nearest(drawn: &[f32], material: &Material, places: &[usize]) -> usize {
+    let size = drawn.len() / places.len();
+    let distance = |drawing: &[f32], place: usize| -> f32 {
+        drawing.iter().zip(material.latent(place)).map(|(a, b)| (a - b) * (a - b)).sum()
     };
-    let own = |&(drawing, &item): &(&[f32], &usize)| {
-        let best = distance(drawing, item);
-        let rivals =
-            (0..material.items.len()).filter(|&rival| material.items[rival].style == material.items[item].style);
-        rivals.into_iter().all(|rival| distance(drawing, rival) >= best)
+    let own = |&(drawing, &place): &(&[f32], &usize)| {
+        let best = distance(drawing, place);
+        let style = material.item(place).style;
+        let mut rivals = (0..material.items.len()).filter(|&rival| material.item(rival).style == style);
+        rivals.all(|rival| distance(drawing, rival) >= best)
     };
-    drawn.chunks_exact(size).zip(items).filter(own).count()
+    drawn.chunks_exact(size).zip(places).filter(own).count()
 }
 
 /// Pictures at half scale: means of 2x2 pixels.

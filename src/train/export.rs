@@ -3,7 +3,7 @@
 use super::{
     autoencoder::{self, LatentStatistics},
     captions,
-    data::{SIDE, StyleId},
+    data::{picture::SIDE, scene::StyleId},
     expert, write_error,
 };
 use crate::{

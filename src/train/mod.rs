@@ -22,6 +22,7 @@ pub mod plot;
 pub mod session;
 pub mod sheet;
 pub mod text;
+pub mod warm;
 
 use crate::{Error, Result};
 use burn::tensor::{Device, DeviceKind};

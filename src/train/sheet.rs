@@ -9,11 +9,12 @@ use std::path::Path;
 /// Space between pictures.
 const GAP: u32 = 4;
 
-/// Splits `[batch, 3, height, width]` of values `2 (1 - rgb / 255)` into pictures.
+/// Splits `[batch, 4, height, width]` of ink and cover into pictures on white.
 pub fn pictures(images: Tensor<4>) -> Vec<RgbImage> {
-    let [_, _, height, width] = images.dims();
+    let [_, channels, height, width] = images.dims();
     let values: Vec<f32> = images.into_data().convert::<f32>().try_into_vec().expect("converted to f32 above");
     let area = height * width;
+    // Ink is what is missing to white.
     let byte = |v: f32| (255.0 - v * 127.5).round().clamp(0.0, 255.0) as u8;
     let picture = |image: &[f32]| {
         RgbImage::from_fn(width as u32, height as u32, |x, y| {
@@ -21,7 +22,7 @@ pub fn pictures(images: Tensor<4>) -> Vec<RgbImage> {
             Rgb([0, 1, 2].map(|channel| byte(image[channel * area + at])))
         })
     };
-    values.chunks_exact(3 * area).map(picture).collect()
+    values.chunks_exact(channels * area).map(picture).collect()
 }
 
 /// Writes `pictures`, all of one size, in rows of `columns`.
