@@ -14,8 +14,17 @@ use pangu_draw::{
     train::{
         Draw, autoencoder,
         captions::{self, captions},
-        concepts::{self, Concept, hex_key},
-        data::{self, Dataset, NAMES, Package, Request, SIDE, StyleId},
+        concepts::{self, Concept, Group, Words, hex_key},
+        data::{
+            Dataset, Item,
+            drawings::NAMES,
+            mix::Mix,
+            packages::Package,
+            picture::{Picture, SIDE},
+            recipe::{self, Request},
+            scene::{Colour, Language, Relation, Scene, StyleId, Tone},
+            splits::{Split, Splits},
+        },
         expert::{self, Batch, Material, Role},
         session::{Budget, Intervals, LearningRate},
     },
@@ -90,14 +99,19 @@ fn fill_cache(cache: &Path) {
     let chars: HashMap<&str, &str> = SHAPES.iter().map(|shape| (shape.0, shape.1)).collect();
     let icons = serde_json::to_vec(&serde_json::json!({"icons": icons, "width": 32, "height": 32})).unwrap();
     let files = [("icons.json", icons), ("chars.json", serde_json::to_vec(&chars).unwrap())];
-    archive(cache, StyleId::Flat.package(), &files);
-    archive(cache, StyleId::Sticker.package(), &files);
+    archive(cache, StyleId::Flat.package().unwrap(), &files);
+    archive(cache, StyleId::Sticker.package().unwrap(), &files);
 }
 
 fn build(cache: &Path, low_resolution_share: f32) -> Result<Dataset> {
-    let styles = vec![StyleId::Flat, StyleId::Sticker];
-    let concepts = data::names(cache)?;
-    Dataset::build(&Request { cache: cache.into(), styles, concepts, low_resolution_share }, |_, _| ())
+    recipe::build(&Request {
+        cache: cache.into(),
+        out: cache.join(format!("data-{low_resolution_share}")),
+        styles: vec![StyleId::Flat, StyleId::Sticker],
+        low_resolution_share,
+        composites: 0,
+        extras: false,
+    })
 }
 
 #[test]
@@ -109,51 +123,216 @@ fn a_data_set_is_rendered_packed_and_read_back() {
     let low: BTreeSet<bool> = dataset.items.iter().map(|item| item.low_resolution).collect();
     assert_eq!(low.len(), 2, "both kinds occur");
 
-    let file = cache.join("data.bin");
-    dataset.save(&file).unwrap();
-    assert_eq!(Dataset::load(&file).unwrap(), dataset);
-    // What is there is not fetched again, and the same packages make the same pictures.
+    // Saved as a whole and read again; built again, nothing changes.
+    dataset.save(&cache.join("copy")).unwrap();
+    assert_eq!(Dataset::load(&cache.join("copy")).unwrap(), dataset);
     assert_eq!(build(&cache.0, 0.5).unwrap(), dataset);
 
-    // A red circle in the middle of white paper.
+    // A red circle in the middle of nothing.
     let red = (0..16).find(|&i| dataset.concepts[dataset.items[i].concept].en.names[0] == "red circle").unwrap();
-    let pixel = |x: usize, y: usize| &dataset.image(red)[(y * SIDE + x) * 3..][..3];
-    assert_eq!(pixel(0, 0), [255; 3]);
-    assert_eq!(pixel(SIDE / 2, SIDE / 2), [0xdd, 0x22, 0x22]);
+    let picture = dataset.picture(red).unwrap();
+    let pixel = |x: usize, y: usize| &picture.rgba[(y * SIDE + x) * 4..][..4];
+    assert_eq!(pixel(0, 0), [0; 4]);
+    assert_eq!(pixel(SIDE / 2, SIDE / 2), [0xdd, 0x22, 0x22, 255]);
     let mut window = Vec::new();
-    dataset.window(red, [0, 0], 2, false, &mut window);
-    assert_eq!(window, [0.0; 12], "white is 0");
+    picture.window([0, 0], 2, false, &mut window);
+    assert_eq!(window, [0.0; 16], "nothing is 0");
+    window.clear();
+    picture.window([SIDE / 2; 2], 1, false, &mut window);
+    let ink = |value: u8| f32::from(255 - value) / 127.5;
+    assert_eq!(window, [ink(0xdd), ink(0x22), ink(0x22), 2.0]);
 
-    let bytes = fs::read(&file).unwrap();
-    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(matches!(Dataset::load(&file), Err(Error::Corrupt { .. })));
+    // A part that is missing is made again, the others are taken as they are.
+    let part = cache.join("data-0.5").join("sticker.part");
+    let bytes = fs::read(&part).unwrap();
+    fs::remove_file(&part).unwrap();
+    fs::remove_file(cache.join(&StyleId::Flat.package().unwrap().archive())).unwrap();
+    assert_eq!(build(&cache.0, 0.5).unwrap(), dataset);
+    fs::write(&part, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(matches!(Dataset::load(&cache.join("data-0.5")), Err(Error::Corrupt { .. })));
     fs::write(cache.join(&NAMES.archive()), b"not an archive").unwrap();
     assert!(matches!(build(&cache.0, 0.5), Err(Error::Read { .. })));
 }
 
 #[test]
-fn the_curated_list_is_well_formed() {
-    let lines: Vec<[&str; 3]> = concepts::lines().collect();
+fn the_core_list_is_well_formed() {
+    let lines: Vec<[&str; 3]> = concepts::core_list().collect();
     let keys: BTreeSet<&str> = lines.iter().map(|line| line[0]).collect();
     assert_eq!(keys.len(), lines.len(), "no concept twice");
-    assert!(lines.len() >= 120);
-    for [key, _, zh] in lines {
-        assert_eq!(hex_key(key), key);
-        assert!(!zh.is_empty(), "{key} has a Chinese name");
+    assert!(lines.len() >= 300);
+    assert!(keys.iter().all(|key| hex_key(key) == *key));
+}
+
+fn words(name: &str, keywords: &[&str]) -> Words {
+    Words { names: vec![name.into()], keywords: keywords.iter().map(|&keyword| keyword.into()).collect() }
+}
+
+fn concept(number: usize, group: Group) -> Concept {
+    let (en, zh) = (format!("thing <{number}>"), format!("东西<{number}>"));
+    let keyword = |at: usize| format!("keyword{at}<{number}>");
+    Concept {
+        key: format!("{number:x}"),
+        group,
+        core: number.is_multiple_of(4),
+        en: words(&en, &[&keyword(0), &keyword(1)]),
+        zh: words(&zh, &[&keyword(2), &keyword(3)]),
+        tones: if group == Group::People {
+            Tone::ALL.map(|tone| Some(format!("{number:x}-{tone:?}")))
+        } else {
+            Default::default()
+        },
+    }
+}
+
+/// Every kind of item for many concepts, the pictures all alike.
+fn everything() -> Dataset {
+    let concepts: Vec<Concept> =
+        (0..150).map(|number| concept(number, [Group::People, Group::Animals, Group::Icons][number % 3])).collect();
+    let mut items = Vec::new();
+    for (index, concept) in concepts.iter().enumerate() {
+        let item = |style, scene| Item { concept: index, style, scene, low_resolution: index.is_multiple_of(5) };
+        match concept.group {
+            Group::Icons => items
+                .extend(Colour::ALL.into_iter().map(|colour| item(StyleId::FilledIcon, Scene::Coloured { colour }))),
+            _ => items.extend(StyleId::EMOJI.into_iter().take(6).map(|style| item(style, Scene::Plain))),
+        }
+        match concept.group {
+            Group::People => {
+                items.extend(Tone::ALL.into_iter().map(|tone| item(StyleId::Flat, Scene::Tone { tone })));
+            }
+            Group::Animals => {
+                let other = (index + 3) % concepts.len();
+                items.push(item(StyleId::Flat, Scene::Pair { relation: Relation::Above, other }));
+                items.push(item(StyleId::Flat, Scene::Backdrop { colour: Colour::ALL[index % 10] }));
+                items.push(item(StyleId::Flat, Scene::Count { count: 3 }));
+            }
+            _ => {}
+        }
+    }
+    let picture = Picture::filled(SIDE, [200, 30, 40]);
+    Dataset::new(concepts, items.into_iter().map(|item| (item, picture.clone())).collect()).unwrap()
+}
+
+#[test]
+fn every_kind_of_split_holds_something_out_and_leaves_its_parts() {
+    let dataset = everything();
+    let mut counts = HashMap::new();
+    for item in 0..dataset.items.len() {
+        *counts.entry(dataset.split(item)).or_insert(0) += 1;
+    }
+    for split in [Split::Seen, Split::Tone, Split::Style, Split::Colour, Split::Composite, Split::Concept] {
+        assert!(counts.contains_key(&split), "{split:?}: {counts:?}");
+    }
+    assert!(counts[&Split::Seen] > dataset.items.len() * 3 / 5);
+    let Splits { languages, keywords, .. } = &dataset.splits;
+    assert!(Language::ALL.iter().all(|language| languages.values().any(|withheld| withheld == language)));
+    assert_eq!(keywords.len(), dataset.concepts.len());
+    // Each tone, and each base that is not held out itself, is still trained on.
+    let training = dataset.training();
+    for tone in Tone::ALL {
+        assert!(training.iter().any(|&item| dataset.items[item].scene == Scene::Tone { tone }));
+    }
+    let core_held_out =
+        dataset.concepts.iter().any(|concept| concept.core && dataset.splits.concepts.contains(&concept.key));
+    assert!(!core_held_out, "a core concept is never held out whole");
+    // The file says the same.
+    let folder = Folder::new("splits");
+    dataset.save(&folder.0).unwrap();
+    let file: Splits = serde_json::from_slice(&fs::read(folder.join("splits.json")).unwrap()).unwrap();
+    assert_eq!(file, dataset.splits);
+}
+
+#[test]
+fn nothing_held_out_is_ever_in_a_training_batch() {
+    let dataset = everything();
+    let device = Device::flex();
+    let autoencoder = tiny_autoencoder().init(&device).unwrap();
+    let material = Material::encode(&dataset, &Mix::default(), &autoencoder, &no_statistics(), &encode).unwrap();
+    let (mut seen, mut captions) = (BTreeSet::new(), BTreeSet::new());
+    for role in [Role::Structure, Role::Texture] {
+        let mut options = expert::Options::new("unused".into(), role, budget(1, None));
+        options.batch = 64;
+        options.caption_drop = 0.0;
+        let sampler = material.sampler(&options).unwrap();
+        for step in 0..200 {
+            let batch = Batch::draw(&material, &sampler, &options, &mut Draw::new(3, step));
+            for (&place, caption) in batch.places.iter().zip(&batch.captions) {
+                let item = material.item(place);
+                assert_eq!(dataset.splits.of(&dataset.concepts, item), Split::Seen, "{item:?}");
+                seen.insert(place);
+                let others = match item.scene {
+                    Scene::Pair { other, .. } => vec![item.concept, other],
+                    _ => vec![item.concept],
+                };
+                for concept in others.into_iter().map(|index| &dataset.concepts[index]) {
+                    for (language, words) in Language::ALL.into_iter().zip([&concept.en, &concept.zh]) {
+                        if !dataset.splits.speaks(&concept.key, language) {
+                            assert!(!caption.contains(&words.names[0]), "{caption} speaks {language:?}");
+                        }
+                        let withheld = dataset.splits.keyword(&concept.key, language).unwrap();
+                        assert!(!caption.contains(withheld), "{caption} has {withheld}");
+                    }
+                }
+                captions.insert(caption.clone());
+            }
+        }
+    }
+    assert!(seen.len() > dataset.training().len() * 9 / 10, "almost everything else was drawn");
+    assert!(captions.iter().any(|caption| caption.contains("keyword")));
+    assert!(captions.len() > 1000);
+}
+
+#[test]
+fn a_mix_decides_what_is_drawn() {
+    let dataset = everything();
+    let drawn = |mix: &str| -> Vec<Item> {
+        let sampler =
+            pangu_draw::train::data::mix::Sampler::new(&dataset, &dataset.training(), &Mix::parse(mix).unwrap())
+                .unwrap();
+        (0..2000).map(|step| dataset.items[sampler.draw(&mut Draw::new(1, step))]).collect()
+    };
+    let share = |items: &[Item], wanted: &dyn Fn(&Item) -> bool| {
+        items.iter().filter(|item| wanted(item)).count() as f32 / items.len() as f32
+    };
+    let items = drawn("core=0.75,icons=0.25,flat=3,3d=1,cartoon=0,sticker=0,line=0,retro=0");
+    let icons = share(&items, &|item| dataset.concepts[item.concept].group == Group::Icons);
+    // Three standard deviations of a share among 2,000.
+    assert!((icons - 0.25).abs() < 0.03, "{icons}");
+    assert!(items.iter().all(|item| dataset.concepts[item.concept].core || item.style == StyleId::FilledIcon));
+    let flat = share(&items, &|item| item.style == StyleId::Flat) / (1.0 - icons);
+    assert!((flat - 0.75).abs() < 0.06, "{flat}");
+    assert!(share(&drawn("toned=1"), &|item| matches!(item.scene, Scene::Tone { .. })) == 1.0);
+    for wrong in ["core", "core=x", "core=-1", "cores=1"] {
+        assert!(matches!(Mix::parse(wrong), Err(Error::Invalid { .. })), "{wrong}");
     }
 }
 
 #[test]
 fn captions_are_bilingual_and_drawn_alike_from_the_same_seed() {
-    let words =
-        |name: &str, keyword: &str| concepts::Words { names: vec![name.into()], keywords: vec![keyword.into()] };
-    let concept = Concept { hexcode: "1f34e".into(), en: words("red apple", "fruit"), zh: words("苹果", "水果") };
-    let all = captions(&concept, StyleId::ThreeD);
+    let apple =
+        Concept { en: words("red apple", &["fruit"]), zh: words("苹果", &["水果"]), ..concept(1, Group::Food) };
+    let banana = Concept { en: words("banana", &[]), zh: words("香蕉", &[]), ..concept(2, Group::Food) };
+    let concepts = [apple, banana];
+    let item = |scene| Item { concept: 0, style: StyleId::ThreeD, scene, low_resolution: false };
+    let all = captions(&concepts, &item(Scene::Plain), &Splits::default());
     let weight: f32 = all.iter().map(|caption| caption.weight).sum();
     assert!((weight - 1.0).abs() < 1e-5);
     for text in ["red apple", "苹果", "red apple, 3D render", "苹果，3D立体渲染", "a 3D render of a red apple"]
     {
         assert!(all.iter().any(|caption| caption.text == text), "{text}");
+    }
+    for (scene, en, zh) in [
+        (Scene::Tone { tone: Tone::Dark }, "red apple with dark skin tone", "较深肤色的苹果"),
+        (Scene::Coloured { colour: Colour::Blue }, "blue red apple", "蓝色的苹果"),
+        (Scene::Backdrop { colour: Colour::Orange }, "red apple on an orange background", "橙色背景上的苹果"),
+        (Scene::Count { count: 3 }, "three red apples", "三个苹果"),
+        (Scene::Pair { relation: Relation::LeftOf, other: 1 }, "red apple to the left of banana", "苹果在香蕉左边"),
+        (Scene::Pair { relation: Relation::Above, other: 1 }, "red apple above banana", "苹果在香蕉上面"),
+    ] {
+        let all = captions(&concepts, &item(scene), &Splits::default());
+        for text in [en, zh] {
+            assert!(all.iter().any(|caption| caption.text == text), "{text}");
+        }
     }
     let drawn = || (0..100).map(|step| captions::draw(&all, &mut Draw::new(7, step))).collect::<Vec<_>>();
     assert_eq!(drawn(), drawn());
@@ -232,6 +411,10 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert!(matches!(refused, Err(Error::Corrupt { .. })));
 }
 
+fn no_statistics() -> autoencoder::LatentStatistics {
+    autoencoder::LatentStatistics { mean: vec![0.0; 4], std: vec![1.0; 4], psnr: 0.0, psnr_alpha: 0.0 }
+}
+
 /// A stand-in for the text encoder: numbers from the text's bytes.
 fn encode(texts: &[&str]) -> Result<Sentences> {
     let numbers = |count: usize| -> Vec<f32> {
@@ -255,8 +438,8 @@ fn the_experts_see_their_own_data_learn_and_resume_exactly() {
     let dataset = build(&folder.0, 0.5).unwrap();
     let device = Device::flex();
     let autoencoder = tiny_autoencoder().init(&device).unwrap();
-    let statistics = autoencoder::LatentStatistics { mean: vec![0.0; 4], std: vec![1.0; 4], psnr: 0.0 };
-    let material = Material::encode(&dataset, &autoencoder, &statistics, &encode).unwrap();
+    let statistics = no_statistics();
+    let material = Material::encode(&dataset, &Mix::default(), &autoencoder, &statistics, &encode).unwrap();
     let options = |dir: &str, role, pause_after| {
         let mut options = expert::Options::new(folder.join(dir), role, budget(96, pause_after));
         options.network = tiny_unet();
@@ -268,11 +451,11 @@ fn the_experts_see_their_own_data_learn_and_resume_exactly() {
 
     for role in [Role::Structure, Role::Texture] {
         let options = options("unused", role, None);
-        let items = material.items(role);
-        let batches = (0..50).map(|step| Batch::draw(&material, &items, &options, &mut Draw::new(0, step)));
+        let sampler = material.sampler(&options).unwrap();
+        let batches = (0..50).map(|step| Batch::draw(&material, &sampler, &options, &mut Draw::new(0, step)));
         let (mut seen, mut timesteps) = (BTreeSet::new(), BTreeSet::new());
         for batch in batches {
-            seen.extend(batch.items.iter().map(|&item| dataset.items[item].low_resolution));
+            seen.extend(batch.places.iter().map(|&place| material.item(place).low_resolution));
             timesteps.extend(batch.timesteps);
         }
         assert_eq!(seen.contains(&true), role == Role::Structure, "{role:?} and low-resolution pictures");

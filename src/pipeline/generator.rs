@@ -231,7 +231,9 @@ impl Listener for Steps<'_> {
         let due = self.preview_every > 0 && (index + 1).is_multiple_of(self.preview_every) && index + 1 < of;
         Box::pin(async move {
             if due {
-                (self.on_event)(Event::Preview(self.generator.decode(denoised.clone(), self.background, self.pace).await?));
+                (self.on_event)(Event::Preview(
+                    self.generator.decode(denoised.clone(), self.background, self.pace).await?,
+                ));
             }
             Ok(())
         })

@@ -177,7 +177,13 @@ fn divide(dataset: &Dataset) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// A batch of random crops `[batch, 4, crop, crop]`, half of them mirrored.
-fn crops(dataset: &Dataset, sampler: &Sampler, options: &Options, draw: &mut Draw, device: &Device) -> Result<Tensor<4>> {
+fn crops(
+    dataset: &Dataset,
+    sampler: &Sampler,
+    options: &Options,
+    draw: &mut Draw,
+    device: &Device,
+) -> Result<Tensor<4>> {
     let side = options.crop;
     let mut values = Vec::with_capacity(options.batch * 4 * side * side);
     for _ in 0..options.batch {

@@ -55,7 +55,8 @@ pub fn style(id: StyleId) -> Style {
 
 /// Keywords of a concept that captions use.
 const KEYWORDS: usize = 3;
-const NUMBERS: [(&str, &str); 5] = [("no", "零个"), ("one", "一个"), ("two", "两个"), ("three", "三个"), ("four", "四个")];
+const NUMBERS: [(&str, &str); 5] =
+    [("no", "零个"), ("one", "一个"), ("two", "两个"), ("three", "三个"), ("four", "四个")];
 
 /// What `item` shows, in `language`: every way to say it, the plainest first. Nothing if it has no name there.
 pub fn subjects(concepts: &[Concept], item: &Item, language: Language) -> Vec<String> {
@@ -127,9 +128,8 @@ pub fn captions(concepts: &[Concept], item: &Item, splits: &Splits) -> Vec<Capti
         Scene::Pair { other, .. } => Some(&concepts[other].key),
         _ => None,
     };
-    let speaks = |language| {
-        splits.speaks(&concept.key, language) && other.is_none_or(|other| splits.speaks(other, language))
-    };
+    let speaks =
+        |language| splits.speaks(&concept.key, language) && other.is_none_or(|other| splits.speaks(other, language));
     let subjects = |language| if speaks(language) { subjects(concepts, item, language) } else { Vec::new() };
     let (english, chinese) = (subjects(En), subjects(Zh));
     let keyed = |language: Language, subjects: &[String], words: &Words, comma: &str| -> Vec<String> {

@@ -256,10 +256,7 @@ impl<'a> Material<'a> {
         let captions: Vec<&str> = captions.iter().map(AsRef::as_ref).collect();
         let Sentences { tokens, pooled } = (self.text)(&captions)?;
         let moved = |data: TensorData| data.convert::<f32>();
-        Ok((
-            Tensor::from_data(moved(tokens.into_data()), device),
-            Tensor::from_data(moved(pooled.into_data()), device),
-        ))
+        Ok((Tensor::from_data(moved(tokens.into_data()), device), Tensor::from_data(moved(pooled.into_data()), device)))
     }
 }
 
@@ -302,7 +299,8 @@ impl Batch {
             let dataset = material.dataset;
             let mut captions = captions::captions(&dataset.concepts, material.item(place), &dataset.splits);
             let dropped = draw.uniform() < options.caption_drop || captions.is_empty();
-            let caption = if dropped { String::new() } else { captions.swap_remove(captions::draw(&captions, draw)).text };
+            let caption =
+                if dropped { String::new() } else { captions.swap_remove(captions::draw(&captions, draw)).text };
             batch.captions.push(caption);
             let windowed = match options.view {
                 View::Whole => true,
@@ -386,7 +384,8 @@ pub fn train(
         model = optimizer.step(model, loss.backward(), rate).0;
         session.record(&optimizer, options.batch, last, rate)?;
         if session.sheet_due() {
-            let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
+            let report =
+                report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
             session.say(report);
         }
     }

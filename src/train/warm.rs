@@ -39,7 +39,12 @@ impl TensorSource for Grown {
         let values = match self.file.tensor(name)? {
             Some(stored) if stored.shape.len() == shape.len() => {
                 let mut values = vec![0.0; own.len()];
-                copy(&stored.shape, &stored.dtype.dequantize(&stored.bytes, stored.shape.iter().product())?, shape, &mut values);
+                copy(
+                    &stored.shape,
+                    &stored.dtype.dequantize(&stored.bytes, stored.shape.iter().product())?,
+                    shape,
+                    &mut values,
+                );
                 values
             }
             _ => own.clone(),
@@ -51,7 +56,8 @@ impl TensorSource for Grown {
 
 /// Copies the block that both shapes have in common.
 fn copy(from_shape: &[usize], from: &[f32], to_shape: &[usize], to: &mut [f32]) {
-    let (Some((&from_outer, from_rest)), Some((&to_outer, to_rest))) = (from_shape.split_first(), to_shape.split_first())
+    let (Some((&from_outer, from_rest)), Some((&to_outer, to_rest))) =
+        (from_shape.split_first(), to_shape.split_first())
     else {
         to[0] = from[0];
         return;

@@ -175,8 +175,8 @@ struct Glyph {
 
 /// Categories of IconPark that show things one can point at; the others are signs of user interfaces, and brands.
 const GLYPH_CATEGORIES: [&str; 18] = [
-    "Foods", "Travel", "Sports", "Clothes", "Health", "Build", "Hands", "Music", "Baby", "Makeups", "Emoji", "Game", "Animals",
-    "Energy", "Life", "Weather", "Industry", "Hardware",
+    "Foods", "Travel", "Sports", "Clothes", "Health", "Build", "Hands", "Music", "Baby", "Makeups", "Emoji", "Game",
+    "Animals", "Energy", "Life", "Weather", "Industry", "Hardware",
 ];
 
 /// IconPark's glyphs: concepts, and templates to paint.
@@ -269,9 +269,22 @@ fn split_concatenation(source: &str) -> Vec<&str> {
 
 /// Folders of the clip art library that hold drawings of single things.
 const CLIP_ART_FOLDERS: [&str; 16] = [
-    "animals/", "food/", "transportation/vehicles", "transportation/boating", "plants/", "buildings/", "tools/", "office/",
-    "electronics/", "geography/astronomy", "recreation/music", "recreation/sports", "recreation/toys", "recreation/party",
-    "people/clothing", "unsorted/",
+    "animals/",
+    "food/",
+    "transportation/vehicles",
+    "transportation/boating",
+    "plants/",
+    "buildings/",
+    "tools/",
+    "office/",
+    "electronics/",
+    "geography/astronomy",
+    "recreation/music",
+    "recreation/sports",
+    "recreation/toys",
+    "recreation/party",
+    "people/clothing",
+    "unsorted/",
 ];
 
 /// Drawings of the public domain whose titles name one of `concepts` (by index), so that it has a Chinese name too.

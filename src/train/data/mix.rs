@@ -98,7 +98,8 @@ impl Mix {
         let invalid = |why: String| Error::Invalid { parameter: "mix", why };
         let mut mix = Self { pools: Vec::new(), styles: Vec::new() };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let (name, weight) = entry.split_once('=').ok_or_else(|| invalid(format!("`{entry}` is no NAME=WEIGHT")))?;
+            let (name, weight) =
+                entry.split_once('=').ok_or_else(|| invalid(format!("`{entry}` is no NAME=WEIGHT")))?;
             let weight: f32 = weight.parse().map_err(|_| invalid(format!("`{weight}` is no number")))?;
             if !(0.0..=1e6).contains(&weight) {
                 return Err(invalid(format!("{weight} is no weight")));

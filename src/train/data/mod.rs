@@ -108,9 +108,8 @@ impl Dataset {
         for path in parts {
             let (_, items, files) = read_part(&path)?;
             let known = |concept| concept < dataset.concepts.len();
-            let valid = |item: &Item| {
-                known(item.concept) && !matches!(item.scene, Scene::Pair { other, .. } if !known(other))
-            };
+            let valid =
+                |item: &Item| known(item.concept) && !matches!(item.scene, Scene::Pair { other, .. } if !known(other));
             if !items.iter().all(valid) {
                 return Err(Error::Corrupt { what: path.display().to_string(), why: "unknown concept".into() });
             }

@@ -58,7 +58,8 @@ impl Package {
     pub fn files(&self, cache: &Path, keep: impl Fn(&str) -> bool) -> Result<HashMap<String, Vec<u8>>> {
         let path = self.fetch(cache)?;
         let file = std::fs::File::open(&path).map_err(|error| read_error(&path, error))?;
-        let wanted = |name: &str| Some(name.strip_prefix("package/").unwrap_or(name).to_owned()).filter(|name| keep(name));
+        let wanted =
+            |name: &str| Some(name.strip_prefix("package/").unwrap_or(name).to_owned()).filter(|name| keep(name));
         unpack(GzDecoder::new(file), &path, wanted)
     }
 
@@ -123,11 +124,7 @@ impl DebianPackage {
 }
 
 /// The files of a tar stream that `wanted` has a name for.
-fn unpack(
-    tar: impl Read,
-    path: &Path,
-    wanted: impl Fn(&str) -> Option<String>,
-) -> Result<HashMap<String, Vec<u8>>> {
+fn unpack(tar: impl Read, path: &Path, wanted: impl Fn(&str) -> Option<String>) -> Result<HashMap<String, Vec<u8>>> {
     let mut files = HashMap::new();
     for entry in tar::Archive::new(tar).entries().map_err(|error| read_error(path, error))? {
         let mut entry = entry.map_err(|error| read_error(path, error))?;

@@ -180,16 +180,8 @@ pub enum StyleId {
 
 impl StyleId {
     /// The eight emoji styles.
-    pub const EMOJI: [Self; 8] = [
-        Self::Flat,
-        Self::ThreeD,
-        Self::Cartoon,
-        Self::Sticker,
-        Self::Line,
-        Self::Retro,
-        Self::Classic,
-        Self::Soft,
-    ];
+    pub const EMOJI: [Self; 8] =
+        [Self::Flat, Self::ThreeD, Self::Cartoon, Self::Sticker, Self::Line, Self::Retro, Self::Classic, Self::Soft];
     /// The three ways IconPark's glyphs are painted.
     pub const ICONS: [Self; 3] = [Self::OutlineIcon, Self::FilledIcon, Self::TwoToneIcon];
 
