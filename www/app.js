@@ -27,6 +27,9 @@ const ui = {
   examples: element("examples", HTMLElement),
   styleField: element("style-field", HTMLElement),
   style: element("style", HTMLSelectElement),
+  backgroundField: element("background-field", HTMLElement),
+  background: element("background", HTMLSelectElement),
+  colour: element("colour", HTMLInputElement),
   seed: element("seed", HTMLInputElement),
   negative: element("negative", HTMLInputElement),
   steps: element("steps", HTMLInputElement),
@@ -171,6 +174,7 @@ function describe() {
   if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
+  ui.backgroundField.hidden = !info.transparency;
   ui.device.hidden = false;
   ui.device.title = deviceDetail;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
@@ -215,6 +219,7 @@ async function draw() {
       steps: numeric(ui.steps),
       guidanceScale: numeric(ui.guidance),
       sampler: ui.sampler.value || undefined,
+      background: ui.background.value === "colour" ? ui.colour.value : "transparent",
       previewEvery: PREVIEW_EVERY,
       signal,
       onStep(progress) {
@@ -261,6 +266,7 @@ function axis(done, working = false) {
 /** Shows the noise that a seed stands for. @param {number} seed */
 function clearPlate(seed) {
   ui.picture.hidden = true;
+  ui.canvas.hidden = false;
   ui.caption.hidden = true;
   shown = undefined;
   reached = 0;
@@ -302,6 +308,8 @@ function show(drawn) {
   ui.picture.src = drawn.url;
   ui.picture.alt = drawn.prompt;
   ui.picture.hidden = false;
+  // A picture may be transparent: what was painted before must not show through.
+  ui.canvas.hidden = true;
   caption(drawn);
 }
 
@@ -320,6 +328,7 @@ const PARAMETERS = {
   prompt: "prompt",
   "negative prompt": "negativePrompt",
   style: "style",
+  background: "background",
   seed: "seed",
   steps: "steps",
   "guidance scale": "guidance",
@@ -383,6 +392,9 @@ ui.cancel.addEventListener("click", () => {
   stopDraw?.abort();
 });
 ui.useCpu.addEventListener("click", drawOnCpu);
+ui.background.addEventListener("change", () => {
+  ui.colour.hidden = ui.background.value !== "colour";
+});
 ui.language.addEventListener("click", () => {
   choose(current() === "en" ? "zh" : "en");
   speak();

@@ -43,6 +43,8 @@ export interface DrawOptions {
   sampler?: string;
   width?: number;
   height?: number;
+  /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
+  background?: string;
   /** Sends a preview after every so many steps, 0 = never. */
   previewEvery?: number;
   /** Stops the drawing, also inside a step. */
@@ -96,6 +98,8 @@ export interface Info {
   samplers: string[];
   defaults: { steps: number; guidanceScale: number; sampler: string; style: string | null };
   image: { width: number; height: number; multiple: number; max: number };
+  /** Whether pictures come out with transparency. */
+  transparency: boolean;
   /** Share of the noise scale that the structure expert draws, 0 to 1; absent for an undivided model. */
   boundary: number | null;
 }

@@ -148,8 +148,19 @@ pub struct LatentConfig {
 pub enum PixelRange {
     /// `[-1, 1]` for black to white (Stable Diffusion).
     Symmetric,
-    /// `2 (1 - rgb)`: white is 0, so that zero padding is paper.
-    WhiteZero,
+    /// Four channels, premultiplied: ink `2 alpha (1 - rgb)` and cover `2 alpha`. Nothing is 0, so that zero padding
+    /// continues the paper.
+    InkAndCover,
+}
+
+impl PixelRange {
+    /// Channels of a decoded picture.
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Symmetric => 3,
+            Self::InkAndCover => 4,
+        }
+    }
 }
 
 /// Picture sizes.

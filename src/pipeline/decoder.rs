@@ -47,7 +47,7 @@ impl Decoder {
         Ok(Self { net, shift: per_channel(&latent.shift), scale: per_channel(&latent.scale) })
     }
 
-    /// `latents`: `[batch, channels, height, width]` as the experts see them -> `[batch, 3, height f, width f]`.
+    /// `latents`: `[batch, channels, height, width]` as the experts see them -> `[batch, 3 or 4, height f, width f]`.
     ///
     /// # Errors
     /// [`Error::Cancelled`].

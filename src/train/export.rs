@@ -120,7 +120,7 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
             factor: AutoencoderTinyConfig::emoji().downscale(),
             shift: statistics.mean.clone(),
             scale: statistics.std.iter().map(|std| 1.0 / std).collect(),
-            pixels: PixelRange::WhiteZero,
+            pixels: PixelRange::InkAndCover,
         },
         image: ImageConfig { width: SIDE, height: SIDE, multiple: 16, max: 2 * SIDE },
         styles: styles.iter().map(|&style| captions::style(style)).collect(),

@@ -6,7 +6,10 @@ use crate::{
     device::{self, DeviceChoice, OpenDevice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
-    pipeline::{Drawing, Event, Generator, Image, LoadProgress, Request, config::ExpertsConfig},
+    pipeline::{
+        Drawing, Event, Generator, Image, LoadProgress, Request,
+        config::{ExpertsConfig, PixelRange},
+    },
 };
 use js_sys::{Function, Object, Reflect, Uint8Array, Uint8ClampedArray};
 use serde_json::json;
@@ -65,6 +68,7 @@ impl Engine {
                 "style": config.defaults.style,
             },
             "image": config.image,
+            "transparency": config.latent.pixels == PixelRange::InkAndCover,
             "boundary": boundary,
         }))
     }

@@ -60,13 +60,15 @@ impl Pool {
     }
 }
 
-/// How much of what training sees: a share for each pool, and a weight for each style within the pools of emoji.
+/// How much of what training sees: a share for each pool, and weights of styles and of concepts within the pools.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mix {
     /// Share of each pool; those not named have none.
     pub pools: Vec<(Pool, f32)>,
     /// Weight of each emoji style; those not named have 1.
     pub styles: Vec<(StyleId, f32)>,
+    /// Weight of what shows concepts beyond the core list, within the pools that have both.
+    pub beyond_core: f32,
 }
 
 impl Default for Mix {
@@ -84,19 +86,20 @@ impl Default for Mix {
                 (Composites, 0.10),
             ],
             styles: Vec::new(),
+            beyond_core: 1.0,
         }
     }
 }
 
 impl Mix {
-    /// Reads `core=0.6,emoji=0.2,flat=1,line=0.3`: names of pools and of styles. Pools that are not named have no share,
-    /// unless none is named.
+    /// Reads `core=0.6,toned=0.2,beyond-core=0.1,line=0.3`: names of pools, of styles, and `beyond-core`. Pools that are
+    /// not named have no share, unless none is named.
     ///
     /// # Errors
     /// [`Error::Invalid`].
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |why: String| Error::Invalid { parameter: "mix", why };
-        let mut mix = Self { pools: Vec::new(), styles: Vec::new() };
+        let mut mix = Self { pools: Vec::new(), ..Self::default() };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let (name, weight) =
                 entry.split_once('=').ok_or_else(|| invalid(format!("`{entry}` is no NAME=WEIGHT")))?;
@@ -106,6 +109,7 @@ impl Mix {
             }
             match Pool::ALL.into_iter().find(|pool| pool.id() == name) {
                 Some(pool) => mix.pools.push((pool, weight)),
+                None if name == "beyond-core" => mix.beyond_core = weight,
                 None => mix.styles.push((StyleId::parse(name)?, weight)),
             }
         }
@@ -115,8 +119,12 @@ impl Mix {
         Ok(mix)
     }
 
-    fn style(&self, style: StyleId) -> f32 {
-        self.styles.iter().find(|(id, _)| *id == style).map_or(1.0, |(_, weight)| *weight)
+    /// The weight of an item within its pool.
+    fn weight(&self, dataset: &Dataset, item: &Item) -> f64 {
+        let style = self.styles.iter().find(|(id, _)| *id == item.style).map_or(1.0, |(_, weight)| *weight);
+        let core = |concept: usize| dataset.concepts[concept].core;
+        let known = core(item.concept) && !matches!(item.scene, Scene::Pair { other, .. } if !core(other));
+        f64::from(if known { style } else { style * self.beyond_core })
     }
 }
 
@@ -146,7 +154,7 @@ impl Sampler {
         let mut weighted = Vec::with_capacity(what.len());
         for &index in what {
             let (dataset, item) = item(index);
-            let (pool, weight) = (Pool::of(dataset, item), f64::from(mix.style(item.style)));
+            let (pool, weight) = (Pool::of(dataset, item), mix.weight(dataset, item));
             totals[pool as usize] += weight;
             weighted.push((index, pool, weight));
         }
@@ -156,9 +164,8 @@ impl Sampler {
         };
         let (mut items, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
         for (index, pool, weight) in weighted {
-            let weight = share(pool) * weight / totals[pool as usize];
-            if weight > 0.0 {
-                sum += weight;
+            if weight > 0.0 && share(pool) > 0.0 {
+                sum += share(pool) * weight / totals[pool as usize];
                 items.push(index);
                 sums.push(sum);
             }

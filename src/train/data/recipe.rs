@@ -18,7 +18,10 @@ use super::{
 use crate::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 /// What `pangu-draw train data` is asked for.
 #[derive(Debug, Clone)]
@@ -49,7 +52,12 @@ pub fn build(request: &Request) -> Result<Dataset> {
     let mut concepts = names(&request.cache)?;
     let glyphs = if request.extras { drawings::glyphs(&request.cache)? } else { Vec::new() };
     let first_glyph = concepts.len();
-    concepts.extend(glyphs.iter().map(|(concept, _)| concept.clone()));
+    let core: HashSet<String> =
+        concepts.iter().filter(|concept| concept.core).flat_map(|concept| concept.en.names.clone()).collect();
+    concepts.extend(glyphs.iter().map(|(concept, _)| {
+        // A glyph of a common thing is a common glyph.
+        Concept { core: core.contains(&concept.en.names[0]), ..concept.clone() }
+    }));
     let builder = Builder { request, concepts: &concepts };
 
     let mut items = Vec::new();

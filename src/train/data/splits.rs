@@ -58,6 +58,10 @@ pub fn hash(parts: &[&str]) -> u32 {
     u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
+fn one_in_ten(parts: &[&str]) -> bool {
+    hash(parts).is_multiple_of(10)
+}
+
 /// Styles a concept must exist in before one of them is held out.
 const STYLES_NEEDED: usize = 5;
 
@@ -113,13 +117,13 @@ impl Splits {
         for item in items {
             let key = &concepts[item.concept].key;
             match item.scene {
-                Scene::Coloured { colour } if hash(&["colour", key, colour.names().0]) % 10 == 0 => {
+                Scene::Coloured { colour } if one_in_ten(&["colour", key, colour.names().0]) => {
                     splits.colours.insert((key.clone(), colour));
                 }
-                Scene::Backdrop { colour } if hash(&["backdrop", key, colour.names().0]) % 10 == 0 => {
+                Scene::Backdrop { colour } if one_in_ten(&["backdrop", key, colour.names().0]) => {
                     splits.backdrops.insert((key.clone(), colour));
                 }
-                Scene::Pair { relation, other } if hash(&["pair", key, &concepts[other].key]) % 10 == 0 => {
+                Scene::Pair { relation, other } if one_in_ten(&["pair", key, &concepts[other].key]) => {
                     splits.pairs.insert((key.clone(), relation, concepts[other].key.clone()));
                 }
                 _ => {}
@@ -142,10 +146,10 @@ impl Splits {
             Scene::Tone { tone } if self.tones.get(key) == Some(&tone) => return Split::Tone,
             Scene::Coloured { colour } if self.colours.contains(&(key.clone(), colour)) => return Split::Colour,
             Scene::Backdrop { colour } if self.backdrops.contains(&(key.clone(), colour)) => return Split::Composite,
-            Scene::Pair { relation, other } => {
-                if self.pairs.contains(&(key.clone(), relation, concepts[other].key.clone())) {
-                    return Split::Composite;
-                }
+            Scene::Pair { relation, other }
+                if self.pairs.contains(&(key.clone(), relation, concepts[other].key.clone())) =>
+            {
+                return Split::Composite;
             }
             _ => {}
         }
