@@ -2,6 +2,8 @@
 
 pub mod convert;
 mod draw;
+#[cfg(feature = "train")]
+pub mod experiment;
 pub mod inspect;
 #[cfg(feature = "train")]
 pub mod train;
@@ -28,6 +30,9 @@ enum Command {
     /// Build a data set, train a model, export it.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
+    /// Measure the paper's claims about training on small models.
+    #[cfg(feature = "train")]
+    Experiment(experiment::ExperimentArgs),
 }
 
 impl Cli {
@@ -42,6 +47,8 @@ impl Cli {
             Command::Inspect(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Experiment(args) => args.run(),
         }
     }
 }

@@ -46,6 +46,11 @@ impl<N: Network> NetworkDenoiser<N> {
     pub fn new(network: N, schedule: Schedule, prediction: Prediction) -> Self {
         Self { network, schedule, prediction }
     }
+
+    /// The network.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
 }
 
 impl<N: Network> Denoiser for NetworkDenoiser<N> {

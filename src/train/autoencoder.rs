@@ -93,6 +93,23 @@ pub struct LatentStatistics {
 impl LatentStatistics {
     const FILE: &str = "latent.json";
 
+    /// Raw latents `[batch, channels, height, width]` to mean 0 and standard deviation 1.
+    pub fn normalize(&self, latents: Tensor<4>) -> Tensor<4> {
+        let [mean, std] = self.moments(&latents.device());
+        (latents - mean) / std
+    }
+
+    /// What [`LatentStatistics::normalize`] was given.
+    pub fn restore(&self, latents: Tensor<4>) -> Tensor<4> {
+        let [mean, std] = self.moments(&latents.device());
+        latents * std + mean
+    }
+
+    fn moments(&self, device: &Device) -> [Tensor<4>; 2] {
+        let tensor = |values: &Vec<f32>| TensorData::new(values.clone(), [1, values.len(), 1, 1]);
+        [&self.mean, &self.std].map(|values| Tensor::from_data(tensor(values), device))
+    }
+
     /// Reads the statistics of the run in `dir`.
     ///
     /// # Errors

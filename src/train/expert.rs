@@ -207,13 +207,7 @@ impl<'a> Material<'a> {
             for (index, (images, values)) in [(images, &mut wholes), (small, &mut halves)].into_iter().enumerate() {
                 let latents = autoencoder.encoder.encode_now(images)?;
                 shapes[index] = latents.dims();
-                let mut latents = to_vec(latents);
-                let [_, channels, height, width] = shapes[index];
-                for (at, plane) in latents.chunks_exact_mut(height * width).enumerate() {
-                    let (mean, std) = (statistics.mean[at % channels], statistics.std[at % channels]);
-                    plane.iter_mut().for_each(|z| *z = (*z - mean) / std);
-                }
-                values.extend(latents);
+                values.extend(to_vec(statistics.normalize(latents)));
             }
             bar.inc(items.len() as u64);
         }
@@ -231,6 +225,21 @@ impl<'a> Material<'a> {
         let seen = |&place: &usize| options.low_resolution || !self.item(place).low_resolution;
         let places: Vec<usize> = (0..self.items.len()).filter(seen).collect();
         Sampler::over(&places, |place| (self.dataset, self.item(place)), &options.mix)
+    }
+
+    /// Pictures encoded.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Side of a latent of half a picture's side.
+    pub fn half_side(&self) -> usize {
+        self.half.side
     }
 
     /// The picture at a place.
@@ -390,6 +399,7 @@ pub fn train(
         }
     }
     if !session.paused() {
+        session.save(&optimizer)?;
         let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
         session.say(report);
     }
@@ -447,12 +457,7 @@ fn report(
         let clean = places.iter().flat_map(|&place| material.latent(place));
         x.iter_mut().zip(clean).for_each(|(n, x0)| *n = a * x0 + s * *n);
     }
-    let caption = |(index, &place): (usize, &usize)| {
-        let (item, language) = (material.item(place), Language::ALL[index % 2]);
-        let subject = captions::subjects(&material.dataset.concepts, item, language).into_iter().next();
-        captions::styled(&subject.unwrap_or_default(), item.style, language)
-    };
-    let captions: Vec<String> = places.iter().enumerate().map(caption).collect();
+    let captions = prompts(material, &places);
     let shape = [count, channels, side, side];
     let mut x = Tensor::<4>::from_data(TensorData::new(x, shape), &device);
     let (tokens, pooled) = material.condition(&captions, &device)?;
@@ -472,10 +477,8 @@ fn report(
         let (a, s) = coefficients(schedule, at(step + 1));
         x = clean.clone() * a + noise * s;
     }
-    let found = nearest(&to_vec(clean.clone()), material, &places);
-    let vector =
-        |values: &[f32]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, channels, 1, 1]), &device);
-    let latents = clean * vector(&statistics.std) + vector(&statistics.mean);
+    let found = ranks(&to_vec(clean.clone()), material, &places).into_iter().filter(|&rank| rank == 1).count();
+    let latents = statistics.restore(clean);
     let mut pictures = Vec::new();
     for index in 0..count {
         pictures.extend(sheet::pictures(autoencoder.decoder.decode_now(latents.clone().narrow(0, index, 1))?));
@@ -484,19 +487,30 @@ fn report(
     Ok(format!("update {}: the true picture is nearest for {found} of {count} drawings", session.step()))
 }
 
-/// How many of `drawn` are nearer to their own picture's latent than to any other of the same style.
-fn nearest(drawn: &[f32], material: &Material, places: &[usize]) -> usize {
+/// What the pictures at `places` are asked for by, every other one in Chinese.
+pub(super) fn prompts(material: &Material, places: &[usize]) -> Vec<String> {
+    let prompt = |(index, &place): (usize, &usize)| {
+        let (item, language) = (material.item(place), Language::ALL[index % 2]);
+        let subject = captions::subjects(&material.dataset.concepts, item, language).into_iter().next();
+        captions::styled(&subject.unwrap_or_default(), item.style, language)
+    };
+    places.iter().enumerate().map(prompt).collect()
+}
+
+/// For each of `drawn`, normalized whole latents one after the other: the rank, from 1, of its own picture among all of
+/// the same style, the nearest first.
+pub(super) fn ranks(drawn: &[f32], material: &Material, places: &[usize]) -> Vec<usize> {
     let size = drawn.len() / places.len();
     let distance = |drawing: &[f32], place: usize| -> f32 {
         drawing.iter().zip(material.latent(place)).map(|(a, b)| (a - b) * (a - b)).sum()
     };
-    let own = |&(drawing, &place): &(&[f32], &usize)| {
-        let best = distance(drawing, place);
+    let rank = |(drawing, &place): (&[f32], &usize)| {
+        let own = distance(drawing, place);
         let style = material.item(place).style;
-        let mut rivals = (0..material.items.len()).filter(|&rival| material.item(rival).style == style);
-        rivals.all(|rival| distance(drawing, rival) >= best)
+        let rivals = (0..material.items.len()).filter(|&rival| material.item(rival).style == style);
+        1 + rivals.filter(|&rival| distance(drawing, rival) < own).count()
     };
-    drawn.chunks_exact(size).zip(places).filter(own).count()
+    drawn.chunks_exact(size).zip(places).map(rank).collect()
 }
 
 /// Pictures at half scale: means of 2x2 pixels.
@@ -506,6 +520,6 @@ fn halved(images: Tensor<4>) -> Tensor<4> {
     pairs.mean_dim(1).mean_dim(3).reshape([batch, channels, SIDE / 2, SIDE / 2])
 }
 
-fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(super) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 above")
 }

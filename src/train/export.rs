@@ -136,7 +136,7 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
 }
 
 /// Writes one network as a GGUF file, its tensor names behind `prefix`.
-fn write<M: Module>(
+pub(super) fn write<M: Module>(
     network: &M,
     class: &str,
     config: String,

@@ -63,10 +63,13 @@ impl LearningRate {
 
 /// What a checkpoint knows besides the optimizer's numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Position {
-    step: u64,
-    samples: u64,
-    seconds: f64,
+pub struct Position {
+    /// Updates made.
+    pub step: u64,
+    /// Samples seen.
+    pub samples: u64,
+    /// Time spent.
+    pub seconds: f64,
 }
 
 /// One training run in a folder: `checkpoint.safetensors`, `loss.csv`, `loss.svg`, and the sheets.
@@ -79,6 +82,8 @@ pub struct Session {
     earlier: f64,
     started: Instant,
     saved: Instant,
+    /// The update of the last checkpoint.
+    checkpoint: Option<u64>,
     drawn: Instant,
     losses: Vec<f32>,
     log: File,
@@ -99,7 +104,8 @@ impl Session {
             return Err(Error::Invalid { parameter: "budget", why: "give samples, minutes, or both".into() });
         }
         std::fs::create_dir_all(dir).map_err(|error| write_error(dir, error))?;
-        let position = restore(&dir.join(CHECKPOINT), optimizer)?.unwrap_or_default();
+        let restored = restore(&dir.join(CHECKPOINT), optimizer)?;
+        let position = restored.unwrap_or_default();
         let log = open_log(&dir.join(LOG), position.step)?;
         let bar = ProgressBar::new(1000).with_style(
             ProgressStyle::with_template("{wide_bar} {percent} % {msg} {elapsed} (about {eta} left)")
@@ -114,6 +120,7 @@ impl Session {
             earlier: position.seconds,
             started: now,
             saved: now,
+            checkpoint: restored.map(|position| position.step),
             drawn: now,
             losses: Vec::new(),
             log,
@@ -224,15 +231,18 @@ impl Session {
         let metadata = HashMap::from([("position".to_owned(), position)]);
         let file = safetensors::serialize(views, Some(metadata)).map_err(|error| write_error(&path, error))?;
         write_atomically(&path, &file)?;
+        self.checkpoint = Some(self.position.step);
         plot::losses(&self.dir.join(LOG), &self.dir.join("loss.svg"))
     }
 
-    /// The last checkpoint, and the bar's end.
+    /// The last checkpoint, unless it is written already, and the bar's end.
     ///
     /// # Errors
     /// [`Error::Write`].
     pub fn finish(mut self, optimizer: &Optimizer) -> Result<()> {
-        self.save(optimizer)?;
+        if self.checkpoint != Some(self.position.step) {
+            self.save(optimizer)?;
+        }
         self.bar.finish();
         Ok(())
     }
@@ -244,11 +254,8 @@ fn restore(path: &Path, optimizer: &mut Optimizer) -> Result<Option<Position>> {
         return Ok(None);
     }
     let bytes = std::fs::read(path).map_err(|error| read_error(path, error))?;
+    let position = read_position(path, &bytes)?;
     let corrupt = |why: String| Error::Corrupt { what: path.display().to_string(), why };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    let position = header.metadata().as_ref().and_then(|metadata| metadata.get("position")).cloned();
-    let position = position.ok_or_else(|| corrupt("no position".into()))?;
-    let position: Position = serde_json::from_str(&position).map_err(|error| corrupt(error.to_string()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     let state: BTreeMap<String, Vec<f32>> = tensors
@@ -259,6 +266,27 @@ fn restore(path: &Path, optimizer: &mut Optimizer) -> Result<Option<Position>> {
         .collect();
     optimizer.restore(position.step, state)?;
     Ok(Some(position))
+}
+
+fn read_position(path: &Path, bytes: &[u8]) -> Result<Position> {
+    let corrupt = |why: String| Error::Corrupt { what: path.display().to_string(), why };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let position = header.metadata().as_ref().and_then(|metadata| metadata.get("position")).cloned();
+    let position = position.ok_or_else(|| corrupt("no position".into()))?;
+    serde_json::from_str(&position).map_err(|error| corrupt(error.to_string()))
+}
+
+/// How far the run in `dir` has come; nothing if it has no checkpoint.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Corrupt`].
+pub fn position(dir: &Path) -> Result<Option<Position>> {
+    let path = dir.join(CHECKPOINT);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(|error| read_error(&path, error))?;
+    read_position(&path, &bytes).map(Some)
 }
 
 /// Loads the checkpoint of a run in `dir` for evaluation or export; answers the updates it saw.

@@ -1,0 +1,209 @@
+//! What a network costs, counted from its configuration: parameters, and floating-point operations of one evaluation.
+//!
+//! Counted are convolutions, linear layers and attention's two products, a multiplication and an addition as two
+//! operations. Norms, activations and additions are not: they are a few per cent. A training step is counted as three
+//! evaluations, forward and twice as much backward. The frozen text encoder is not counted.
+
+use crate::nets::{autoencoder_tiny::AutoencoderTinyConfig, unet::UNetConfig};
+
+/// Evaluations that one training sample costs.
+pub const TRAINING: u64 = 3;
+
+/// The cost of one network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Numbers that are trained.
+    pub parameters: u64,
+    /// Operations of one evaluation of one sample.
+    pub flops: u64,
+}
+
+impl Count {
+    fn weights(&mut self, weights: usize, bias: usize, rows: usize) {
+        self.parameters += (weights + bias) as u64;
+        self.flops += 2 * weights as u64 * rows as u64;
+    }
+
+    fn linear(&mut self, from: usize, to: usize, rows: usize) {
+        self.weights(from * to, to, rows);
+    }
+
+    fn convolution(&mut self, from: usize, to: usize, kernel: usize, side: usize) {
+        self.weights(from * to * kernel * kernel, to, side * side);
+    }
+
+    fn norm(&mut self, channels: usize) {
+        self.parameters += 2 * channels as u64;
+    }
+
+    /// Queries, keys, values and output of width `dim`, the first three without bias, and the two products.
+    fn attention(&mut self, dim: usize, positions: usize, context: usize, tokens: usize) {
+        self.weights(dim * dim, 0, positions);
+        self.weights(2 * context * dim, 0, tokens);
+        self.linear(dim, dim, positions);
+        self.flops += 4 * (positions * tokens * dim) as u64;
+    }
+}
+
+/// A [`UNet`](crate::nets::unet::UNet) on square latents of `side`, conditioned on `tokens` tokens.
+pub fn unet(config: &UNetConfig, side: usize, tokens: usize) -> Count {
+    let channels = &config.block_out_channels;
+    let (first, last) = (channels[0], config.levels() - 1);
+    let sides: Vec<usize> = (0..=last).map(|level| side.div_ceil(1 << level)).collect();
+    let mut count = Count::default();
+    let resnet = |count: &mut Count, from: usize, to: usize, level: usize| {
+        let modulation = if config.resnet_time_scale_shift == "scale_shift" { 2 * to } else { to };
+        count.norm(from);
+        count.convolution(from, to, 3, sides[level]);
+        count.linear(4 * first, modulation, 1);
+        count.norm(to);
+        count.convolution(to, to, 3, sides[level]);
+        if from != to {
+            count.convolution(from, to, 1, sides[level]);
+        }
+    };
+    let transformer = |count: &mut Count, level: usize| {
+        let (dim, positions) = (channels[level], sides[level] * sides[level]);
+        count.norm(dim);
+        count.linear(dim, dim, positions);
+        for _ in 0..config.transformer_layers_per_block.at(level) {
+            (0..3).for_each(|_| count.norm(dim));
+            count.attention(dim, positions, dim, positions);
+            count.attention(dim, positions, config.cross_attention_dim, tokens);
+            count.linear(dim, 8 * dim, positions);
+            count.linear(4 * dim, dim, positions);
+        }
+        count.linear(dim, dim, positions);
+    };
+    let attended = |kind: &str| kind.starts_with("CrossAttn");
+
+    count.convolution(config.in_channels, first, 3, side);
+    for features in std::iter::once(first).chain(config.vector_dim()) {
+        count.linear(features, 4 * first, 1);
+        count.linear(4 * first, 4 * first, 1);
+    }
+    for level in 0..=last {
+        for layer in 0..config.layers_per_block.at(level) {
+            let from = if layer == 0 { channels[level.saturating_sub(1)] } else { channels[level] };
+            resnet(&mut count, from, channels[level], level);
+            if attended(&config.down_block_types[level]) {
+                transformer(&mut count, level);
+            }
+        }
+        if level < last {
+            count.convolution(channels[level], channels[level], 3, sides[level + 1]);
+        }
+    }
+    resnet(&mut count, channels[last], channels[last], last);
+    transformer(&mut count, last);
+    resnet(&mut count, channels[last], channels[last], last);
+    for level in (0..=last).rev() {
+        let layers = config.layers_per_block.at(level) + 1;
+        for layer in 0..layers {
+            let from = if layer == 0 { channels[(level + 1).min(last)] } else { channels[level] };
+            let skip = if layer == layers - 1 { channels[level.saturating_sub(1)] } else { channels[level] };
+            resnet(&mut count, from + skip, channels[level], level);
+            if attended(&config.up_block_types[last - level]) {
+                transformer(&mut count, level);
+            }
+        }
+        if level > 0 {
+            count.convolution(channels[level], channels[level], 3, sides[level - 1]);
+        }
+    }
+    count.norm(first);
+    count.convolution(first, config.out_channels, 3, side);
+    count
+}
+
+/// The encoder and the decoder of an [`AutoencoderTiny`](crate::nets::autoencoder_tiny::AutoencoderTiny) on square
+/// pictures of `side` pixels.
+pub fn autoencoder(config: &AutoencoderTinyConfig, side: usize) -> [Count; 2] {
+    let patch = config.patch_size * config.patch_size;
+    let half = |widths: &[usize], blocks: &[usize], from: usize, to: usize, side: &dyn Fn(usize) -> usize| {
+        let mut count = Count::default();
+        let mut before = from;
+        for (level, (&width, &blocks)) in widths.iter().zip(blocks).enumerate() {
+            count.convolution(before, width, 3, side(level));
+            if level > 0 {
+                // Between two levels there is no bias.
+                count.parameters -= width as u64;
+            }
+            (0..3 * blocks).for_each(|_| count.convolution(width, width, 3, side(level)));
+            before = width;
+        }
+        count.convolution(before, to, 3, side(widths.len() - 1));
+        count
+    };
+    let (finest, coarsest) = (side / config.patch_size, side / config.downscale());
+    [
+        half(
+            &config.encoder_block_out_channels,
+            &config.num_encoder_blocks,
+            config.in_channels * patch,
+            config.latent_channels,
+            &|level| finest >> level,
+        ),
+        half(
+            &config.decoder_block_out_channels,
+            &config.num_decoder_blocks,
+            config.latent_channels,
+            config.out_channels * patch,
+            &|level| coarsest << level,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::{module::Module, tensor::Device};
+
+    /// The same walk gives the operations and the parameters, and those are known.
+    #[test]
+    fn the_parameters_are_those_of_the_networks() {
+        for (config, parameters) in [
+            (UNetConfig::sd15(), 859_520_964),
+            (UNetConfig::sdxl(), 2_567_463_684),
+            (UNetConfig::pangu_draw_v3(), 2_565_825_284),
+        ] {
+            assert_eq!(unet(&config, 64, 77).parameters, parameters);
+        }
+        let device = Device::flex();
+        let own = UNetConfig::emoji();
+        assert_eq!(unet(&own, 16, 12).parameters, own.init(&device).unwrap().num_params() as u64);
+        let own = AutoencoderTinyConfig::emoji();
+        let [encoder, decoder] = autoencoder(&own, 128).map(|count| count.parameters);
+        assert_eq!(encoder, own.init_encoder(&device).unwrap().num_params() as u64);
+        assert_eq!(decoder, own.init_decoder(&device).unwrap().num_params() as u64);
+    }
+
+    #[test]
+    fn the_operations_are_those_of_the_shapes() {
+        // What AutoencoderTinyConfig::emoji documents.
+        let giga = autoencoder(&AutoencoderTinyConfig::emoji(), 128).map(|count| (count.flops as f64 / 1e7).round());
+        assert_eq!(giga, [80.0, 210.0]);
+
+        // One level and one layer, by hand: 2 channels, 2x2 latents, 3 tokens of 1 feature.
+        let config = UNetConfig {
+            in_channels: 1,
+            out_channels: 1,
+            down_block_types: vec!["DownBlock2D".into()],
+            up_block_types: vec!["UpBlock2D".into()],
+            block_out_channels: vec![2],
+            layers_per_block: crate::nets::unet::PerLevel::Same(1),
+            cross_attention_dim: 1,
+            ..UNetConfig::default()
+        };
+        let positions = 4;
+        let ends = 2 * 2 * 9 * 2 * positions;
+        let time = 2 * (2 * 8 + 8 * 8);
+        let resnet = 2 * 2 * 2 * 2 * 9 * positions + 2 * 8 * 2;
+        let widened = resnet + 2 * 2 * 2 * 9 * positions + 2 * 4 * 2 * positions;
+        let own = 4 * 2 * 4 * positions + 4 * positions * positions * 2;
+        let cross = 2 * 2 * 4 * positions + 2 * 2 * 2 * 3 + 4 * positions * 3 * 2;
+        let transformer = 2 * 2 * 4 * positions + own + cross + 2 * (2 * 16 + 8 * 2) * positions;
+        let expected = ends + time + 3 * resnet + 2 * widened + transformer;
+        assert_eq!(unet(&config, 2, 3).flops, expected as u64);
+    }
+}
