@@ -15,6 +15,7 @@ pub mod autoencoder;
 pub mod captions;
 pub mod concepts;
 pub mod data;
+pub mod eval;
 pub mod expert;
 pub mod export;
 pub mod optimizer;
