@@ -105,8 +105,7 @@ impl BenchArgs {
         let captions = Captions::new(&encode);
         let remembered = |texts: &[&str]| captions.encode(texts);
         let scale = Scale::new(self.concepts, self.samples, self.seeds);
-        let bench =
-            Bench::new(scale, &pictures, (&autoencoder, config, &statistics), &remembered, &self.out, &device)?;
+        let bench = Bench::new(scale, &pictures, (&autoencoder, config, &statistics), &remembered, &self.out, &device)?;
         let results = experiment(&bench)?;
         println!("{}", self.out.join(format!("{}.json", results.experiment)).display());
         Ok(())

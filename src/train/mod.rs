@@ -17,6 +17,7 @@ pub mod autoencoder;
 pub mod captions;
 pub mod concepts;
 pub mod data;
+pub mod eval;
 pub mod experiments;
 pub mod expert;
 pub mod export;

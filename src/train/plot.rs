@@ -57,7 +57,11 @@ pub fn curves(title: &str, curves: &[Curve], logarithmic: bool) -> Option<String
         let colour = COLOURS[index % COLOURS.len()];
         let places: Vec<(f64, f64)> = points.iter().map(|&(across, up)| (x(across), y(scale(up)))).collect();
         let line: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(out, r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="1.5"/>"#, line.join(" "));
+        let _ = writeln!(
+            out,
+            r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="1.5"/>"#,
+            line.join(" ")
+        );
         for (x, y) in places.iter().filter(|_| places.len() <= MARKED) {
             let _ = writeln!(out, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3" fill="{colour}"/>"#);
         }

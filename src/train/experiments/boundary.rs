@@ -2,10 +2,7 @@
 //!
 //! Both are trained anew for each boundary, each on as many samples as for any other, so that all pairs cost the same.
 
-use super::{
-    Bench, Outcome, Results,
-    score::Contender,
-};
+use super::{Bench, Outcome, Results, score::Contender};
 use crate::Result;
 
 /// Its name.

@@ -3,10 +3,7 @@
 //!
 //! All see as many samples, and draw with the same texture expert.
 
-use super::{
-    Arm, Bench, Outcome, Results,
-    score::Contender,
-};
+use super::{Arm, Bench, Outcome, Results, score::Contender};
 use crate::{Result, train::expert::T_STRUCT};
 
 /// Its name.

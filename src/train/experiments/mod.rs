@@ -128,7 +128,13 @@ impl Pictures {
     ///
     /// # Errors
     /// Those of [`recipe::build`] and [`Pictures::divide`].
-    pub fn build(cache: &Path, out: &Path, styles: &[StyleId], low_resolution_share: f32, concepts: usize) -> Result<Self> {
+    pub fn build(
+        cache: &Path,
+        out: &Path,
+        styles: &[StyleId],
+        low_resolution_share: f32,
+        concepts: usize,
+    ) -> Result<Self> {
         let build = |name: &str, low_resolution_share| {
             recipe::build(&recipe::Request {
                 cache: cache.into(),
@@ -248,7 +254,7 @@ pub struct Bench<'a> {
 }
 
 /// One network and how it is trained.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Arm<'b, 'a> {
     /// Its folder's name, without the seed.
     pub name: String,
@@ -448,7 +454,7 @@ impl<'a> Bench<'a> {
 
 /// Everything that was kept, evenly.
 fn mix() -> Mix {
-    Mix { pools: vec![(Pool::Core, 1.0)], styles: Vec::new() }
+    Mix { pools: vec![(Pool::Core, 1.0)], ..Mix::default() }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -517,7 +523,8 @@ impl Results {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|error| read_error(&path, error))?;
-        let corrupt = |error: serde_json::Error| Error::Corrupt { what: path.display().to_string(), why: error.to_string() };
+        let corrupt =
+            |error: serde_json::Error| Error::Corrupt { what: path.display().to_string(), why: error.to_string() };
         serde_json::from_str(&text).map(Some).map_err(corrupt)
     }
 }

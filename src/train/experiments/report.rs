@@ -98,7 +98,9 @@ fn table(results: &Results) -> String {
          seeds {:?}; drawings in {} steps with guidance {}.\n\n",
         scale.concepts, scale.batch, scale.seeds, scale.steps, scale.guidance
     );
-    out.push_str("| trained | parameters | samples | training, TFLOP | training, s | a drawing, GFLOP | a drawing, s |\n");
+    out.push_str(
+        "| trained | parameters | samples | training, TFLOP | training, s | a drawing, GFLOP | a drawing, s |\n",
+    );
     out.push_str("|---|---|---|---|---|---|---|\n");
     for (arm, row) in &rows {
         let Outcome { cost, scores, .. } = row[0];
@@ -194,7 +196,14 @@ fn pictures(results: &Results) -> Vec<(&'static str, String)> {
         let all = 0..1000;
         pictures.extend([
             ("recall", plot::curves("R@1, by boundary", &over(&|outcome| outcome.scores.recall_at_1), false)),
-            ("error", plot::curves("v error over all t, by boundary", &over(&|outcome| outcome.scores.v_error(all.clone())), false)),
+            (
+                "error",
+                plot::curves(
+                    "v error over all t, by boundary",
+                    &over(&|outcome| outcome.scores.v_error(all.clone())),
+                    false,
+                ),
+            ),
             ("frechet", plot::curves("Frechet distance, by boundary", &over(&|outcome| outcome.scores.frechet), false)),
         ]);
     }

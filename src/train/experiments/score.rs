@@ -133,7 +133,8 @@ impl Bench<'_> {
         let truth: Vec<f32> = places.iter().flat_map(|&place| self.sharp.latent(place)).copied().collect();
         let frechet = frechet::distance(&self.pooled(&drawn), &self.pooled(&truth))?;
 
-        let shown: Vec<usize> = (0..SHEET.min(places.len())).map(|at| at * places.len() / SHEET.min(places.len())).collect();
+        let shown: Vec<usize> =
+            (0..SHEET.min(places.len())).map(|at| at * places.len() / SHEET.min(places.len())).collect();
         let [drawings, pictures] = [&drawn, &truth].map(|latents| self.decode(latents, &shown));
         let (drawings, pictures) = (drawings?, pictures?);
         let sharpness = roughness(drawings.clone()) / roughness(pictures);

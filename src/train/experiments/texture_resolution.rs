@@ -8,10 +8,7 @@
 //!
 //! All draw with the same structure expert.
 
-use super::{
-    Bench, Outcome, Results,
-    score::Contender,
-};
+use super::{Bench, Outcome, Results, score::Contender};
 use crate::{
     Result,
     train::expert::{T_STRUCT, View},
@@ -33,11 +30,8 @@ pub fn run(bench: &Bench) -> Result<Results> {
         longer.name += "-longer";
         let budget = whole.samples * bench.flops_per_sample(whole.network, View::Whole);
         longer.samples = bench.affordable(budget, half.network, half.view);
-        for (name, arm) in [
-            ("half size", half),
-            ("whole", whole),
-            ("half size, as much computation as whole", longer),
-        ] {
+        for (name, arm) in [("half size", half), ("whole", whole), ("half size, as much computation as whole", longer)]
+        {
             let texture = bench.train(&arm)?;
             let contender = Contender {
                 denoiser: &bench.pair(&structure, &texture, T_STRUCT),

@@ -1,0 +1,3 @@
+//! Evaluation that can fail.
+
+pub mod frechet;
