@@ -70,16 +70,16 @@ struct BenchArgs {
     #[arg(long)]
     out: PathBuf,
     /// Emoji styles.
-    #[arg(long, value_delimiter = ',', default_value = "flat,3d,sticker,cartoon")]
+    #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
     styles: Vec<String>,
     /// Share of the pictures that are known at low resolution only.
     #[arg(long, default_value_t = 0.5)]
     low_resolution_share: f32,
     /// Things, each in every style.
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 56)]
     concepts: usize,
     /// Training samples of one expert.
-    #[arg(long, default_value_t = 6000)]
+    #[arg(long, default_value_t = 2800)]
     samples: u64,
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]

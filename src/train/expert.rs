@@ -39,6 +39,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The boundary between the experts, in timesteps; the paper's ablation found half of the schedule best.
@@ -400,6 +401,8 @@ pub fn train(
     }
     if !session.paused() {
         session.save(&optimizer)?;
+    }
+    if !session.paused() && options.intervals.sheet < Duration::MAX {
         let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
         session.say(report);
     }

@@ -31,7 +31,7 @@ pub struct Intervals {
     pub log: u64,
     /// Time between two checkpoints.
     pub checkpoint: Duration,
-    /// Time between two sample sheets.
+    /// Time between two sample sheets; `Duration::MAX` for none, not even at the end.
     pub sheet: Duration,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Both are trained anew for each boundary, each on as many samples as for any other, so that all pairs cost the same.
 
-use super::{Bench, Outcome, Results, score::Contender};
+use super::{Bench, Results, score::Contender};
 use crate::Result;
 
 /// Its name.
@@ -16,7 +16,7 @@ pub const BOUNDARIES: [usize; 5] = [500, 200, 350, 650, 800];
 /// # Errors
 /// Those of [`Bench::train`] and [`Bench::score`].
 pub fn run(bench: &Bench) -> Result<Results> {
-    let mut results = Results::new(bench, NAME, 0..1000);
+    let mut results = Results::open(bench, NAME, 0..1000)?;
     for &seed in &bench.scale.seeds {
         for t_struct in BOUNDARIES {
             let structure = bench.train(&bench.structure(seed, t_struct))?;
@@ -28,9 +28,8 @@ pub fn run(bench: &Bench) -> Result<Results> {
                 flops: bench.drawing(bench.scale.steps, structure.evaluation[0]),
             };
             let arm = format!("T_struct = {t_struct}");
-            let scores = bench.score(&results, &arm, seed, &contender)?;
             let cost = structure.cost + texture.cost;
-            results.add(bench, Outcome { arm, at: Some(t_struct as f64), seed, cost, scores })?;
+            bench.measure(&mut results, (&arm, Some(t_struct as f64)), seed, cost, &contender)?;
         }
     }
     Ok(results)

@@ -7,7 +7,7 @@
 //! | cascade | one for pictures of half the side, for all t; one for whole pictures, t below `T_struct` | the second as much as a texture expert on whole pictures, the first on all pictures with the rest | the first at half size; decoded, scaled up in pixels, encoded, noised to `T_struct`; the second from there |
 
 use super::{
-    Arm, Bench, Outcome, Results, Trained, flops,
+    Arm, Bench, Cost, Results, Trained, flops,
     score::{Contender, Prompt},
 };
 use crate::{
@@ -35,22 +35,19 @@ const SMALL: View = View::Half { windows: 0.0 };
 /// # Errors
 /// Those of [`Bench::train`] and [`Bench::score`].
 pub fn run(bench: &Bench) -> Result<Results> {
-    let mut results = Results::new(bench, NAME, 0..1000);
+    let mut results = Results::open(bench, NAME, 0..1000)?;
     for &seed in &bench.scale.seeds {
         let (structure, texture) =
             (bench.train(&bench.structure(seed, T_STRUCT))?, bench.train(&bench.texture(seed, T_STRUCT))?);
         let cost = structure.cost + texture.cost;
-        let arm = "two experts";
         let contender = Contender {
             denoiser: &bench.pair(&structure, &texture, T_STRUCT),
             timesteps: 0..1000,
             start: &|prompt| bench.from_noise(prompt),
             flops: bench.drawing(bench.scale.steps, structure.evaluation[0]),
         };
-        let scores = bench.score(&results, arm, seed, &contender)?;
-        results.add(bench, Outcome { arm: arm.into(), at: None, seed, cost, scores })?;
+        bench.measure(&mut results, ("two experts", None), seed, cost, &contender)?;
 
-        let arm = "resolution boost";
         let [small, single] = boosted(bench, seed, cost.flops)?;
         let contender = Contender {
             denoiser: &single.denoiser,
@@ -58,13 +55,10 @@ pub fn run(bench: &Bench) -> Result<Results> {
             start: &|prompt| bench.from_noise(prompt),
             flops: bench.drawing(bench.scale.steps, single.evaluation[0]),
         };
-        let scores = bench.score(&results, arm, seed, &contender)?;
         // The same parameters, trained twice.
-        let mut cost_of_both = small.cost + single.cost;
-        cost_of_both.parameters = single.cost.parameters;
-        results.add(bench, Outcome { arm: arm.into(), at: None, seed, cost: cost_of_both, scores })?;
+        let of_both = Cost { parameters: single.cost.parameters, ..small.cost + single.cost };
+        bench.measure(&mut results, ("resolution boost", None), seed, of_both, &contender)?;
 
-        let arm = "cascade";
         let large = bench.train(&bench.whole_texture(seed))?;
         let small = bench.train(&Arm {
             name: "cascade-small".into(),
@@ -86,8 +80,7 @@ pub fn run(bench: &Bench) -> Result<Results> {
                 + encoding
                 + bench.drawing(tail.len() - 1, large.evaluation[0]),
         };
-        let scores = bench.score(&results, arm, seed, &contender)?;
-        results.add(bench, Outcome { arm: arm.into(), at: None, seed, cost: small.cost + large.cost, scores })?;
+        bench.measure(&mut results, ("cascade", None), seed, small.cost + large.cost, &contender)?;
     }
     Ok(results)
 }

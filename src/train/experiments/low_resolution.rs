@@ -3,7 +3,7 @@
 //!
 //! All see as many samples, and draw with the same texture expert.
 
-use super::{Arm, Bench, Outcome, Results, score::Contender};
+use super::{Arm, Bench, Results, score::Contender};
 use crate::{Result, train::expert::T_STRUCT};
 
 /// Its name.
@@ -14,7 +14,7 @@ pub const NAME: &str = "low-resolution";
 /// # Errors
 /// Those of [`Bench::train`] and [`Bench::score`].
 pub fn run(bench: &Bench) -> Result<Results> {
-    let mut results = Results::new(bench, NAME, T_STRUCT..1000);
+    let mut results = Results::open(bench, NAME, T_STRUCT..1000)?;
     for &seed in &bench.scale.seeds {
         let texture = bench.train(&bench.texture(seed, T_STRUCT))?;
         let mixed = bench.structure(seed, T_STRUCT);
@@ -31,8 +31,7 @@ pub fn run(bench: &Bench) -> Result<Results> {
                 start: &|prompt| bench.from_noise(prompt),
                 flops: bench.drawing(bench.scale.steps, structure.evaluation[0]),
             };
-            let scores = bench.score(&results, name, seed, &contender)?;
-            results.add(bench, Outcome { arm: name.into(), at: None, seed, cost: structure.cost, scores })?;
+            bench.measure(&mut results, (name, None), seed, structure.cost, &contender)?;
         }
     }
     Ok(results)

@@ -47,10 +47,10 @@ use crate::{
     },
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use score::Scores;
+use score::{Contender, Scores};
 use serde::{Deserialize, Serialize};
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::{Add, Range},
     path::{Path, PathBuf},
@@ -95,13 +95,13 @@ impl Scale {
             concepts,
             samples,
             batch: 8,
-            rate: 1e-3,
+            rate: 1.5e-3,
             average_decay: 0.99,
             seeds,
-            steps: 16,
+            steps: 12,
             guidance: 3.0,
-            network: network([32, 96], 3),
-            doubled: network([48, 136], 4),
+            network: network([24, 64], 2),
+            doubled: network([32, 96], 3),
         }
     }
 }
@@ -121,7 +121,7 @@ pub struct Pictures {
 }
 
 /// One pair in so many is kept from training.
-const HELD_OUT: u32 = 8;
+const HELD_OUT: u32 = 4;
 
 impl Pictures {
     /// Renders `styles` into two folders in `out`, once with `low_resolution_share` and once without, and divides them.
@@ -249,6 +249,10 @@ pub struct Bench<'a> {
     pub schedule: Schedule,
     /// Tokens of a caption.
     tokens: usize,
+    /// Pictures trained on, of those known at low resolution only, and held out.
+    pictures: [usize; 3],
+    /// Mean difference of neighbouring pixels in true pictures.
+    roughness: OnceCell<f64>,
     dir: PathBuf,
     device: Device,
 }
@@ -318,7 +322,7 @@ impl<'a> Bench<'a> {
     /// Encodes the pictures; runs and results go to `dir`.
     ///
     /// # Errors
-    /// If a picture is damaged, or there are too few.
+    /// If a picture is damaged, or there are too few, or `dir` has runs of another scale.
     pub fn new(
         scale: Scale,
         pictures: &'a Pictures,
@@ -331,6 +335,9 @@ impl<'a> Bench<'a> {
         let (mixed, sharp, held_out) =
             (encode(&pictures.mixed)?, encode(&pictures.sharp)?, encode(&pictures.held_out)?);
         let tokens = mixed.condition(&[""], device)?.0.dims()[1];
+        let low = (0..mixed.len()).filter(|&place| mixed.item(place).low_resolution).count();
+        let pictures = [mixed.len(), low, held_out.len()];
+        claim(dir, &scale, pictures)?;
         Ok(Self {
             scale,
             mixed,
@@ -341,6 +348,8 @@ impl<'a> Bench<'a> {
             statistics,
             schedule: expert::schedule()?,
             tokens,
+            pictures,
+            roughness: OnceCell::new(),
             dir: dir.into(),
             device: device.clone(),
         })
@@ -452,6 +461,24 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Makes `dir` the folder of one scale: its arms are shared by all experiments, so none may differ. Seeds may be added.
+fn claim(dir: &Path, scale: &Scale, pictures: [usize; 3]) -> Result<()> {
+    let path = dir.join("scale.json");
+    let own = serde_json::to_string_pretty(&(Scale { seeds: Vec::new(), ..scale.clone() }, pictures));
+    let own = own.expect("plain data");
+    match std::fs::read_to_string(&path) {
+        Ok(there) if there == own => Ok(()),
+        Ok(_) => {
+            let why = format!("{} belongs to experiments of another scale; choose another folder", dir.display());
+            Err(Error::Invalid { parameter: "out", why })
+        }
+        Err(_) => {
+            std::fs::create_dir_all(dir).map_err(|error| write_error(dir, error))?;
+            session::write_atomically(&path, own.as_bytes())
+        }
+    }
+}
+
 /// Everything that was kept, evenly.
 fn mix() -> Mix {
     Mix { pools: vec![(Pool::Core, 1.0)], ..Mix::default() }
@@ -491,26 +518,20 @@ pub struct Results {
 }
 
 impl Results {
-    fn new(bench: &Bench, experiment: &str, timesteps: Range<usize>) -> Self {
-        let low = (0..bench.mixed.len()).filter(|&place| bench.mixed.item(place).low_resolution).count();
-        Self {
+    /// The results of `experiment` so far, to which the bench's seeds are added.
+    fn open(bench: &Bench, experiment: &str, timesteps: Range<usize>) -> Result<Self> {
+        let earlier = Self::load(&bench.dir, experiment)?;
+        let (outcomes, seeds) = earlier.map_or_else(Default::default, |e| (e.outcomes, e.scale.seeds));
+        let mut scale = bench.scale.clone();
+        scale.seeds.retain(|seed| !seeds.contains(seed));
+        scale.seeds.splice(0..0, seeds);
+        Ok(Self {
             experiment: experiment.into(),
-            scale: bench.scale.clone(),
-            pictures: [bench.mixed.len(), low, bench.held_out.len()],
+            scale,
+            pictures: bench.pictures,
             timesteps: [timesteps.start, timesteps.end],
-            outcomes: Vec::new(),
-        }
-    }
-
-    /// Adds a row, and writes all rows so far: what was measured is never lost.
-    fn add(&mut self, bench: &Bench, outcome: Outcome) -> Result<()> {
-        let Outcome { arm, seed, scores, .. } = &outcome;
-        let recall = scores.recall_at_1;
-        println!("{}: {arm}, seed {seed}: R@1 {recall:.3}, v {:.4}", self.experiment, scores.v_error(0..1000));
-        self.outcomes.push(outcome);
-        let path = bench.dir.join(format!("{}.json", self.experiment));
-        let json = serde_json::to_string_pretty(self).expect("plain data");
-        session::write_atomically(&path, json.as_bytes())
+            outcomes,
+        })
     }
 
     /// Reads the results of `experiment` in `dir`; nothing if it has none yet.
@@ -530,11 +551,27 @@ impl Results {
 }
 
 impl Bench<'_> {
-    /// Path of the sheet of one arm's drawings.
-    fn sheet_path(&self, experiment: &str, arm: &str, seed: u64) -> Result<PathBuf> {
-        let dir = self.dir.join(experiment);
+    /// Scores a contender and adds it to the results, which are written at once; does nothing if they have it.
+    fn measure(
+        &self,
+        results: &mut Results,
+        (arm, at): (&str, Option<f64>),
+        seed: u64,
+        cost: Cost,
+        contender: &Contender,
+    ) -> Result<()> {
+        if results.outcomes.iter().any(|outcome| outcome.arm == arm && outcome.seed == seed) {
+            return Ok(());
+        }
+        let dir = self.dir.join(&results.experiment);
         std::fs::create_dir_all(&dir).map_err(|error| write_error(&dir, error))?;
         let name = arm.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        Ok(dir.join(format!("{name}-seed{seed}.png")))
+        let scores = self.score(contender, &dir.join(format!("{name}-seed{seed}.png")))?;
+        let (recall, error) = (scores.recall_at_1, scores.v_error(0..1000));
+        println!("{}: {arm}, seed {seed}: R@1 {recall:.3}, v error {error:.4}", results.experiment);
+        results.outcomes.push(Outcome { arm: arm.into(), at, seed, cost, scores });
+        let path = self.dir.join(format!("{}.json", results.experiment));
+        let json = serde_json::to_string_pretty(results).expect("plain data");
+        session::write_atomically(&path, json.as_bytes())
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Prompts, noise and timesteps are the same for all arms, so that their differences are paired.
 
-use super::{Bench, Results};
+use super::Bench;
 use crate::{
     Result,
     diffusion::{
@@ -24,7 +24,7 @@ use crate::{
 };
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, path::Path, time::Instant};
 
 /// Drawings made at once.
 const BATCH: usize = 32;
@@ -115,11 +115,11 @@ pub struct Contender<'c> {
 }
 
 impl Bench<'_> {
-    /// Draws, denoises, and scores both; a sheet shows some of the drawings.
+    /// Draws, denoises, and scores both; the sheet at `path` shows some of the drawings.
     ///
     /// # Errors
     /// Those of the networks, or if the sheet cannot be written.
-    pub fn score(&self, results: &Results, arm: &str, seed: u64, contender: &Contender) -> Result<Scores> {
+    pub fn score(&self, contender: &Contender, path: &Path) -> Result<Scores> {
         let places: Vec<usize> = (0..self.sharp.len()).collect();
         let clock = Instant::now();
         let drawn = self.draw(&places, contender)?;
@@ -135,10 +135,13 @@ impl Bench<'_> {
 
         let shown: Vec<usize> =
             (0..SHEET.min(places.len())).map(|at| at * places.len() / SHEET.min(places.len())).collect();
-        let [drawings, pictures] = [&drawn, &truth].map(|latents| self.decode(latents, &shown));
-        let (drawings, pictures) = (drawings?, pictures?);
-        let sharpness = roughness(drawings.clone()) / roughness(pictures);
-        sheet::write(&sheet::pictures(drawings), 8, &self.sheet_path(&results.experiment, arm, seed)?)?;
+        let drawings = self.decode(&drawn, &shown)?;
+        if self.roughness.get().is_none() {
+            let measured = roughness(self.decode(&truth, &shown)?);
+            self.roughness.get_or_init(|| measured);
+        }
+        let sharpness = roughness(drawings.clone()) / self.roughness.get().expect("set above");
+        sheet::write(&sheet::pictures(drawings), 8, path)?;
 
         Ok(Scores {
             drawings: places.len(),

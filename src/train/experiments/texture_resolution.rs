@@ -8,7 +8,7 @@
 //!
 //! All draw with the same structure expert.
 
-use super::{Bench, Outcome, Results, score::Contender};
+use super::{Bench, Results, score::Contender};
 use crate::{
     Result,
     train::expert::{T_STRUCT, View},
@@ -22,7 +22,7 @@ pub const NAME: &str = "texture-resolution";
 /// # Errors
 /// Those of [`Bench::train`] and [`Bench::score`].
 pub fn run(bench: &Bench) -> Result<Results> {
-    let mut results = Results::new(bench, NAME, 0..T_STRUCT);
+    let mut results = Results::open(bench, NAME, 0..T_STRUCT)?;
     for &seed in &bench.scale.seeds {
         let structure = bench.train(&bench.structure(seed, T_STRUCT))?;
         let (half, whole) = (bench.texture(seed, T_STRUCT), bench.whole_texture(seed));
@@ -39,8 +39,7 @@ pub fn run(bench: &Bench) -> Result<Results> {
                 start: &|prompt| bench.from_noise(prompt),
                 flops: bench.drawing(bench.scale.steps, texture.evaluation[0]),
             };
-            let scores = bench.score(&results, name, seed, &contender)?;
-            results.add(bench, Outcome { arm: name.into(), at: None, seed, cost: texture.cost, scores })?;
+            bench.measure(&mut results, (name, None), seed, texture.cost, &contender)?;
         }
     }
     Ok(results)
