@@ -34,6 +34,8 @@ enum TrainCommand {
     Data(DataArgs),
     /// Train the autoencoder.
     Autoencoder(AutoencoderArgs),
+    /// Train the decoder of a finished autoencoder further; latents stay as they are.
+    Decoder(DecoderArgs),
     /// Cut the pretrained text encoder to what the data set's captions and ordinary prompts need.
     Text(TextArgs),
     /// Train the structure or the texture expert.
@@ -53,6 +55,7 @@ impl TrainArgs {
         match self.command {
             TrainCommand::Data(args) => args.run(),
             TrainCommand::Autoencoder(args) => args.run(),
+            TrainCommand::Decoder(args) => args.run(),
             TrainCommand::Text(args) => args.run(),
             TrainCommand::Expert(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
@@ -169,6 +172,33 @@ impl AutoencoderArgs {
 }
 
 #[derive(Debug, Args)]
+struct DecoderArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the finished autoencoder run.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    rate: f64,
+}
+
+impl DecoderArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        options.rate.peak = self.rate;
+        options.mix = self.run.mix;
+        options.seed = self.run.seed;
+        let device = train::device(&self.run.device)?;
+        if let Some(statistics) = autoencoder::refine(&dataset, &self.autoencoder, &options, &device)? {
+            println!("held-out PSNR {:.2} dB, transparency {:.2} dB", statistics.psnr, statistics.psnr_alpha);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
 struct TextArgs {
     /// The data set, from `train data`.
     #[arg(long)]
@@ -257,6 +287,9 @@ struct ExportArgs {
     /// Folder of the autoencoder run.
     #[arg(long)]
     autoencoder: PathBuf,
+    /// Folder of a run of `train decoder`, for its decoder.
+    #[arg(long)]
+    decoder: Option<PathBuf>,
     /// Folder of the structure run.
     #[arg(long)]
     structure: PathBuf,
@@ -286,6 +319,7 @@ impl ExportArgs {
     fn run(self) -> Result<()> {
         let options = export::Options {
             autoencoder: self.autoencoder,
+            decoder: self.decoder,
             structure: self.structure,
             texture: self.texture,
             text: self.text,
