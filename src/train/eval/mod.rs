@@ -1,3 +1,4 @@
 //! Evaluation that can fail.
 
+pub mod dual;
 pub mod frechet;
