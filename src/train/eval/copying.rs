@@ -98,6 +98,16 @@ impl Gallery {
         Ok(Self { items, looks: found })
     }
 
+    /// Pictures in it.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The nearest to `look`; none in an empty gallery.
     pub fn nearest(&self, look: &Look) -> Option<Nearest> {
         let best = |score: &dyn Fn(&Look) -> f32| {

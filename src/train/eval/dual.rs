@@ -89,9 +89,8 @@ impl Block {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let layers = self.norms.iter().zip(&self.convs);
-        let change = layers.fold(x.clone(), |h, (norm, conv)| {
-            kernels::convolve(conv, kernels::normalize(norm, h, None, true))
-        });
+        let change =
+            layers.fold(x.clone(), |h, (norm, conv)| kernels::convolve(conv, kernels::normalize(norm, h, None, true)));
         x + change
     }
 }
@@ -349,7 +348,11 @@ const STRETCH: usize = 4;
 /// The picture as a drawing might come out: a little larger or smaller, shifted, blurred.
 fn varied(picture: &Picture, draw: &mut Draw) -> Picture {
     let side = INPUT_SIDE - STRETCH + draw.below(2 * STRETCH + 1);
-    let sharp = if draw.uniform() < BLURRED { picture.resized(INPUT_SIDE / 2 + draw.below(INPUT_SIDE / 2)) } else { picture.clone() };
+    let sharp = if draw.uniform() < BLURRED {
+        picture.resized(INPUT_SIDE / 2 + draw.below(INPUT_SIDE / 2))
+    } else {
+        picture.clone()
+    };
     let scaled = sharp.resized(side);
     let corner = [0, 1].map(|_| draw.below(side.abs_diff(INPUT_SIDE) + 1));
     if side > INPUT_SIDE {
