@@ -147,7 +147,8 @@ fn the_evaluator_learns_what_it_is_shown_and_judges_painters_by_it() {
     for alignment in &copied.alignment {
         assert_eq!(alignment.drawn, Some(alignment.real), "{alignment:?}");
     }
-    assert!(copied.targets.len() >= 5 && copied.targets.iter().all(|target| target.met), "{:?}", copied.targets);
+    let seen = || copied.targets.iter().filter(|target| target.what.starts_with("seen"));
+    assert!(seen().count() == 3 && seen().all(|target| target.met), "{:?}", copied.targets);
     let copying = copied.copying.as_ref().unwrap();
     assert_eq!(copying.drawn.near_duplicates, 1.0);
     assert!(copied.few_steps.unwrap().between_steps[0] > 99.0, "the same picture in any number of steps");
@@ -156,7 +157,7 @@ fn the_evaluator_learns_what_it_is_shown_and_judges_painters_by_it() {
     // One who always draws the same thing misses the targets.
     let lazy = |_: &Request| Ok(paint(GREEN, 0.3, |x, y| x > y));
     let lazy = eval::run(&dataset, &encoder, Some(&Painter { styles, draw: &lazy }), &options).unwrap();
-    assert!(lazy.targets.iter().any(|target| !target.met));
+    assert!(lazy.targets.iter().filter(|target| target.what.starts_with("seen")).any(|target| !target.met));
     assert_eq!(lazy.copying.as_ref().unwrap().drawn.near_duplicates, 0.0);
     let distance = |report: &Report| report.frechet.unwrap().drawn_to_training;
     assert!(distance(&lazy) > 2.0 * distance(&copied), "{} and {}", distance(&lazy), distance(&copied));

@@ -259,7 +259,7 @@ impl Options {
 pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<f32> {
     let device = &device.clone().autodiff();
     device.seed(options.seed);
-    let sampler = Sampler::new(dataset, &dataset.training(), &options.mix)?;
+    let samplers = Samplers::new(dataset, &options.mix)?;
     let mut model = DualEncoder::new(device);
     let mut optimizer = Optimizer::new(&model, OptimizerConfig { average_decay: 0.99, ..OptimizerConfig::default() });
     let mut session = Session::open(&options.dir, options.budget, options.intervals, &mut optimizer)?;
@@ -267,7 +267,9 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<f3
     let mut last = f32::NAN;
     while session.running() {
         let rate = options.rate.at(session.step(), session.done());
-        let batch = Batch::draw(dataset, &sampler, options.batch, &mut Draw::new(options.seed, session.step()))?;
+        let mut draw = Draw::new(options.seed, session.step());
+        let sampler = samplers.draw(&mut draw);
+        let batch = Batch::draw(dataset, sampler, options.batch, &mut draw)?;
         let loss = loss(&model, &batch, device);
         last = loss.clone().inner().into_scalar::<f32>();
         model = optimizer.step(model, loss.backward(), rate).0;
@@ -286,6 +288,41 @@ pub fn load(dir: &Path, device: &Device) -> Result<DualEncoder> {
     let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
     session::load(dir, &mut optimizer)?;
     Ok(optimizer.averaged(&model))
+}
+
+/// Share of the updates whose pictures are all of one pool: to tell a tone from a tone, or a colour from a colour, an
+/// encoder must meet both at once.
+const OF_ONE_POOL: f32 = 0.6;
+
+/// Where batches are drawn from.
+struct Samplers {
+    all: Sampler,
+    /// One sampler a pool, and the pools' shares of the mix added up.
+    pools: Vec<(f32, Sampler)>,
+}
+
+impl Samplers {
+    fn new(dataset: &Dataset, mix: &Mix) -> Result<Self> {
+        let training = dataset.training();
+        let (mut pools, mut sum) = (Vec::new(), 0.0);
+        for &(pool, share) in mix.pools.iter().filter(|(_, share)| *share > 0.0) {
+            let alone = Mix { pools: vec![(pool, 1.0)], styles: mix.styles.clone() };
+            // A data set need not have every pool.
+            if let Ok(sampler) = Sampler::new(dataset, &training, &alone) {
+                sum += share;
+                pools.push((sum, sampler));
+            }
+        }
+        Ok(Self { all: Sampler::new(dataset, &training, mix)?, pools })
+    }
+
+    fn draw(&self, draw: &mut Draw) -> &Sampler {
+        if draw.uniform() >= OF_ONE_POOL {
+            return &self.all;
+        }
+        let at = draw.uniform() * self.pools.last().map_or(0.0, |(sum, _)| *sum);
+        self.pools.iter().find(|(sum, _)| at < *sum).map_or(&self.all, |(_, sampler)| sampler)
+    }
 }
 
 /// What one update learns from.

@@ -5,7 +5,7 @@ use super::{
         captions,
         data::{
             Dataset, Item,
-            scene::{Language, Scene},
+            scene::{Language, Scene, StyleId},
         },
     },
     dual::{DualEncoder, cosine},
@@ -34,7 +34,8 @@ impl Kind {
 }
 
 /// Every caption that pictures compete for, by kind and language: the plainest way to say what a picture shows, without
-/// its style.
+/// its style. A caption's feature is the mean over itself and itself in the words of each style (as CLIP ensembles its
+/// prompts), so that the way of drawing neither helps nor hinders.
 pub struct Catalogue(BTreeMap<(Kind, Language), Vec<(String, Vec<f32>)>>);
 
 impl Catalogue {
@@ -42,6 +43,10 @@ impl Catalogue {
     pub fn new(dataset: &Dataset, encoder: &DualEncoder) -> Self {
         let mut texts: BTreeMap<(Kind, Language), BTreeSet<String>> = BTreeMap::new();
         let shown: BTreeSet<_> = dataset.items.iter().map(|item| (item.concept, item.scene)).collect();
+        let mut styles: BTreeMap<Kind, BTreeSet<StyleId>> = BTreeMap::new();
+        for item in &dataset.items {
+            styles.entry(Kind::of(item.scene)).or_default().insert(item.style);
+        }
         for (concept, scene) in shown {
             let item = Item { concept, scene, ..dataset.items[0] };
             for language in Language::ALL {
@@ -49,10 +54,20 @@ impl Catalogue {
                 texts.entry((Kind::of(scene), language)).or_default().extend(subject);
             }
         }
-        let encode = |(key, texts): (_, BTreeSet<String>)| {
+        let encode = |(key, texts): ((Kind, Language), BTreeSet<String>)| {
             let texts: Vec<String> = texts.into_iter().collect();
-            let features = encoder.captions(&texts.iter().map(String::as_str).collect::<Vec<_>>());
-            (key, texts.into_iter().zip(features).collect())
+            let mut sums = encoder.captions(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+            for style in styles.get(&key.0).into_iter().flatten() {
+                let styled: Vec<String> = texts.iter().map(|text| captions::styled(text, *style, key.1)).collect();
+                let features = encoder.captions(&styled.iter().map(String::as_str).collect::<Vec<_>>());
+                let values = sums.iter_mut().flatten().zip(features.iter().flatten());
+                values.for_each(|(sum, value)| *sum += value);
+            }
+            for sum in &mut sums {
+                let length = cosine(sum, sum).sqrt().max(1e-8);
+                sum.iter_mut().for_each(|value| *value /= length);
+            }
+            (key, texts.into_iter().zip(sums).collect())
         };
         Self(texts.into_iter().map(encode).collect())
     }
