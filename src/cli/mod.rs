@@ -2,6 +2,8 @@
 
 pub mod convert;
 mod draw;
+#[cfg(feature = "train")]
+mod eval;
 pub mod inspect;
 #[cfg(feature = "train")]
 pub mod train;
@@ -28,6 +30,9 @@ enum Command {
     /// Build a data set, train a model, export it.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
+    /// Measure a model's drawings: text alignment, Frechet distance, copying, few steps; fifty prompts to look at.
+    #[cfg(feature = "train")]
+    Eval(eval::EvalArgs),
 }
 
 impl Cli {
@@ -42,6 +47,8 @@ impl Cli {
             Command::Inspect(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Eval(args) => args.run(),
         }
     }
 }

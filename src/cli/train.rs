@@ -8,6 +8,7 @@ use crate::{
     train::{
         self, autoencoder, captions,
         data::{Dataset, mix::Mix, recipe, scene::StyleId},
+        eval::dual,
         expert, export,
         session::Budget,
         sheet,
@@ -40,6 +41,8 @@ enum TrainCommand {
     Text(TextArgs),
     /// Train the structure or the texture expert.
     Expert(ExpertArgs),
+    /// Train the dual encoder that `pangu-draw eval` judges drawings with.
+    Evaluator(EvaluatorArgs),
     /// Write a model folder.
     Export(ExportArgs),
     /// Draw a list of prompts with a model, side by side.
@@ -58,6 +61,7 @@ impl TrainArgs {
             TrainCommand::Decoder(args) => args.run(),
             TrainCommand::Text(args) => args.run(),
             TrainCommand::Expert(args) => args.run(),
+            TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
             TrainCommand::Sheet(args) => args.run(),
         }
@@ -277,6 +281,33 @@ impl ExpertArgs {
         let items = material.sampler(&options)?.items().len();
         println!("{}: {items} pictures, {:.2} dB autoencoder", role.id(), statistics.psnr);
         let loss = expert::train(&material, (&autoencoder, &statistics), &options, &device)?;
+        println!("last loss {loss:.4}");
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct EvaluatorArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Pictures in one update.
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 2e-3)]
+    rate: f64,
+}
+
+impl EvaluatorArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let mut options = dual::Options::new(self.run.out.clone(), self.run.budget());
+        options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.mix = self.run.mix;
+        // Another seed than the generator's, whatever that is.
+        options.seed ^= self.run.seed;
+        let loss = dual::train(&dataset, &options, &train::device(&self.run.device)?)?;
         println!("last loss {loss:.4}");
         Ok(())
     }

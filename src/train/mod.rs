@@ -7,6 +7,8 @@
 //! | pictures -> latents -> pictures | [`autoencoder`] | `pangu-draw train autoencoder` |
 //! | structure and texture, apart, each on its own timesteps and its own data | [`expert`] | `pangu-draw train expert` |
 //! | a model folder | [`export`] | `pangu-draw train export` |
+//! | an encoder that judges drawings | [`eval::dual`] | `pangu-draw train evaluator` |
+//! | what the drawings are worth | [`eval`] | `pangu-draw eval` |
 //!
 //! [`optimizer`], [`session`], [`plot`] and [`sheet`] are what the loops share. Nothing random depends on anything but
 //! a seed and the step's number, so an interrupted run continues exactly as it would have gone on.
@@ -15,6 +17,7 @@ pub mod autoencoder;
 pub mod captions;
 pub mod concepts;
 pub mod data;
+pub mod eval;
 pub mod expert;
 pub mod export;
 pub mod optimizer;
