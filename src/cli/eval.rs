@@ -6,7 +6,13 @@ use crate::{
     nets::Pace,
     pipeline::{Generator, Request},
     train::{
-        data::{Dataset, mix::Mix, picture::Picture, scene::StyleId},
+        data::{
+            Dataset,
+            mix::Mix,
+            picture::Picture,
+            scene::{Scene, StyleId},
+            splits::Split,
+        },
         eval::{self, Options, Painter, Report, dual, report},
     },
     weights::source,
@@ -68,6 +74,11 @@ impl EvalArgs {
             return Err(Error::Invalid { parameter: "per-split", why: "is 0, must be 1 or more".into() });
         }
         let dataset = Dataset::load(&self.data)?;
+        // The model's world: what it was trained on or might have been, and things that nobody showed it.
+        let dataset = dataset.filtered(|item| {
+            let unseen = item.scene == Scene::Plain && dataset.splits.of(&dataset.concepts, item) == Split::Concept;
+            unseen || self.mix.draws(&dataset, item)
+        });
         let encoder = dual::load(&self.evaluator, &Device::flex())?;
         let options = Options {
             per_split: self.per_split,

@@ -306,7 +306,7 @@ impl Samplers {
         let training = dataset.training();
         let (mut pools, mut sum) = (Vec::new(), 0.0);
         for &(pool, share) in mix.pools.iter().filter(|(_, share)| *share > 0.0) {
-            let alone = Mix { pools: vec![(pool, 1.0)], styles: mix.styles.clone() };
+            let alone = Mix { pools: vec![(pool, 1.0)], ..mix.clone() };
             // A data set need not have every pool.
             if let Ok(sampler) = Sampler::new(dataset, &training, &alone) {
                 sum += share;

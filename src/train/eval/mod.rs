@@ -409,29 +409,19 @@ impl Bench<'_> {
         for (stream, question) in (0..).zip(Question::ALL) {
             for language in Language::ALL {
                 let items = self.indices(|index| question.concerns(self.dataset, index, language));
-                let sampler = match question {
-                    Question::Seen => Some(Sampler::new(self.dataset, &items, &self.options.mix)?),
-                    Question::SeenCore => {
-                        let mix = Mix { pools: vec![(Pool::Core, 1.0)], styles: self.options.mix.styles.clone() };
-                        // A data set may have nothing of the core list.
-                        match Sampler::new(self.dataset, &items, &mix) {
-                            Ok(sampler) => Some(sampler),
-                            Err(_) => continue,
-                        }
-                    }
-                    _ => None,
+                let mix = match question {
+                    Question::SeenCore => Mix { pools: vec![(Pool::Core, 1.0)], ..self.options.mix.clone() },
+                    // What is not seen at all is in no mix.
+                    Question::Concept => Mix { beyond_core: 1.0, ..Mix::default() },
+                    _ => self.options.mix.clone(),
                 };
-                if items.is_empty() {
-                    continue;
-                }
+                // A data set may have nothing to ask about.
+                let Ok(sampler) = Sampler::new(self.dataset, &items, &mix) else { continue };
                 // Both languages draw the same numbers, so that they ask about the same pictures where they can.
                 let mut draw = Draw::new(self.options.seed, stream);
                 let mut shown = BTreeSet::new();
                 for _ in 0..100 * self.options.per_split {
-                    let item = match &sampler {
-                        Some(sampler) => sampler.draw(&mut draw),
-                        None => items[draw.below(items.len())],
-                    };
+                    let item = sampler.draw(&mut draw);
                     let Item { concept, scene, .. } = self.dataset.items[item];
                     if shown.len() < self.options.per_split && shown.insert((concept, scene)) {
                         queries.push(self.query(question, language, item, shown.len() as u64));

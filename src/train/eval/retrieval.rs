@@ -36,7 +36,10 @@ impl Kind {
 /// Every caption that pictures compete for, by kind and language: the plainest way to say what a picture shows, without
 /// its style. A caption's feature is the mean over itself and itself in the words of each style (as CLIP ensembles its
 /// prompts), so that the way of drawing neither helps nor hinders.
-pub struct Catalogue(BTreeMap<(Kind, Language), Vec<(String, Vec<f32>)>>);
+pub struct Catalogue(BTreeMap<(Kind, Language), Vec<Captioned>>);
+
+/// A caption and its feature.
+type Captioned = (String, Vec<f32>);
 
 impl Catalogue {
     /// The captions of all that `dataset` shows, held out or not.
@@ -79,7 +82,7 @@ impl Catalogue {
         let own = captions.binary_search_by(|(text, _)| text.as_str().cmp(subject)).ok()?;
         let likeness = cosine(&captions[own].1, feature);
         // A tie is lost: an encoder that finds everything alike knows nothing.
-        let better = |(at, (_, other)): &(usize, &(String, Vec<f32>))| *at != own && cosine(other, feature) >= likeness;
+        let better = |(at, (_, other)): &(usize, &Captioned)| *at != own && cosine(other, feature) >= likeness;
         Some(Rank { rank: 1 + captions.iter().enumerate().filter(better).count(), of: captions.len() })
     }
 }
