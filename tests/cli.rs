@@ -185,6 +185,8 @@ fn bad_arguments_get_one_clear_line() {
         (&["--guidance", "NaN"], "guidance"),
         (&["--sampler", "magic"], "sampler"),
         (&["--spacing", "magic"], "spacing"),
+        (&["--background", "#12345"], "background"),
+        (&["--background", "red"], "background"),
         (&["--device", "abacus"], "device"),
         (&["--model", &no_model], "model.json"),
         (&["--model", &damaged.display().to_string()], "checksum"),

@@ -405,6 +405,19 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     let numbers = |bytes: Vec<u8>| bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec();
     assert!(numbers(checkpoint("parts")) == numbers(checkpoint("whole")), "weights differ after resuming");
 
+    // The decoder alone goes on, the latents stay as they are.
+    let mut options = autoencoder::Options::new(folder.join("refined"), budget(96, None));
+    options.network = tiny_autoencoder();
+    options.batch = 4;
+    options.crop = 32;
+    options.rate = LearningRate { peak: 1e-3, warmup: 4, floor: 0.1 };
+    options.intervals = EVERY_UPDATE;
+    let refined = autoencoder::refine(&dataset, &folder.join("whole"), &options, &Device::flex()).unwrap().unwrap();
+    let before = autoencoder::LatentStatistics::load(&folder.join("whole")).unwrap();
+    assert_eq!(refined.mean, before.mean);
+    assert!(refined.psnr > before.psnr, "{} dB after {} dB", refined.psnr, before.psnr);
+    assert!(autoencoder::load_refined(&options.dir, &tiny_autoencoder(), &Device::flex()).is_ok());
+
     // A checkpoint of another network is refused by name.
     let other = AutoencoderTinyConfig { latent_channels: 5, ..tiny_autoencoder() };
     let refused = autoencoder::load(&folder.join("whole"), &other, &Device::flex());

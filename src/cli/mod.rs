@@ -3,6 +3,8 @@
 pub mod convert;
 mod draw;
 #[cfg(feature = "train")]
+mod eval;
+#[cfg(feature = "train")]
 pub mod experiment;
 pub mod inspect;
 #[cfg(feature = "train")]
@@ -30,6 +32,9 @@ enum Command {
     /// Build a data set, train a model, export it.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
+    /// Measure a model's drawings: text alignment, Frechet distance, copying, few steps; fifty prompts to look at.
+    #[cfg(feature = "train")]
+    Eval(eval::EvalArgs),
     /// Measure the paper's claims about training on small models.
     #[cfg(feature = "train")]
     Experiment(experiment::ExperimentArgs),
@@ -47,6 +52,8 @@ impl Cli {
             Command::Inspect(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Eval(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Experiment(args) => args.run(),
         }

@@ -8,6 +8,7 @@ use crate::{
     train::{
         self, autoencoder, captions,
         data::{Dataset, mix::Mix, recipe, scene::StyleId},
+        eval::dual,
         expert, export,
         session::Budget,
         sheet,
@@ -34,10 +35,14 @@ enum TrainCommand {
     Data(DataArgs),
     /// Train the autoencoder.
     Autoencoder(AutoencoderArgs),
+    /// Train the decoder of a finished autoencoder further; latents stay as they are.
+    Decoder(DecoderArgs),
     /// Cut the pretrained text encoder to what the data set's captions and ordinary prompts need.
     Text(TextArgs),
     /// Train the structure or the texture expert.
     Expert(ExpertArgs),
+    /// Train the dual encoder that `pangu-draw eval` judges drawings with.
+    Evaluator(EvaluatorArgs),
     /// Write a model folder.
     Export(ExportArgs),
     /// Draw a list of prompts with a model, side by side.
@@ -53,8 +58,10 @@ impl TrainArgs {
         match self.command {
             TrainCommand::Data(args) => args.run(),
             TrainCommand::Autoencoder(args) => args.run(),
+            TrainCommand::Decoder(args) => args.run(),
             TrainCommand::Text(args) => args.run(),
             TrainCommand::Expert(args) => args.run(),
+            TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
             TrainCommand::Sheet(args) => args.run(),
         }
@@ -169,6 +176,33 @@ impl AutoencoderArgs {
 }
 
 #[derive(Debug, Args)]
+struct DecoderArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the finished autoencoder run.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    rate: f64,
+}
+
+impl DecoderArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        options.rate.peak = self.rate;
+        options.mix = self.run.mix;
+        options.seed = self.run.seed;
+        let device = train::device(&self.run.device)?;
+        if let Some(statistics) = autoencoder::refine(&dataset, &self.autoencoder, &options, &device)? {
+            println!("held-out PSNR {:.2} dB, transparency {:.2} dB", statistics.psnr, statistics.psnr_alpha);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
 struct TextArgs {
     /// The data set, from `train data`.
     #[arg(long)]
@@ -253,10 +287,40 @@ impl ExpertArgs {
 }
 
 #[derive(Debug, Args)]
+struct EvaluatorArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Pictures in one update.
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 2e-3)]
+    rate: f64,
+}
+
+impl EvaluatorArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let mut options = dual::Options::new(self.run.out.clone(), self.run.budget());
+        options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.mix = self.run.mix;
+        // Another seed than the generator's, whatever that is.
+        options.seed ^= self.run.seed;
+        let loss = dual::train(&dataset, &options, &train::device(&self.run.device)?)?;
+        println!("last loss {loss:.4}");
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
 struct ExportArgs {
     /// Folder of the autoencoder run.
     #[arg(long)]
     autoencoder: PathBuf,
+    /// Folder of a run of `train decoder`, for its decoder.
+    #[arg(long)]
+    decoder: Option<PathBuf>,
     /// Folder of the structure run.
     #[arg(long)]
     structure: PathBuf,
@@ -286,6 +350,7 @@ impl ExportArgs {
     fn run(self) -> Result<()> {
         let options = export::Options {
             autoencoder: self.autoencoder,
+            decoder: self.decoder,
             structure: self.structure,
             texture: self.texture,
             text: self.text,

@@ -7,7 +7,7 @@
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 mod blocks;
-mod kernels;
+pub(crate) mod kernels;
 mod pace;
 pub mod text;
 pub mod unet;

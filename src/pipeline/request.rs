@@ -20,7 +20,7 @@ pub struct Request {
     pub prompt: String,
     /// What to steer away from; the empty prompt if empty.
     pub negative_prompt: String,
-    /// Id of one of the model's styles.
+    /// Id of one of the model's styles; empty for none, even where the model has a default.
     pub style: Option<String>,
     /// Seed of everything random: the same request and seed draw the same picture.
     pub seed: u64,
@@ -138,7 +138,7 @@ impl Request {
                 return invalid(name, format!("has {length} characters, at most {MAX_PROMPT} are read"));
             }
         }
-        let style = self.style.clone().or_else(|| config.defaults.style.clone());
+        let style = self.style.clone().or_else(|| config.defaults.style.clone()).filter(|id| !id.is_empty());
         if let Some(id) = &style {
             config.style(id)?;
         }

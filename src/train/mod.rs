@@ -7,6 +7,8 @@
 //! | pictures -> latents -> pictures | [`autoencoder`] | `pangu-draw train autoencoder` |
 //! | structure and texture, apart, each on its own timesteps and its own data | [`expert`] | `pangu-draw train expert` |
 //! | a model folder | [`export`] | `pangu-draw train export` |
+//! | an encoder that judges drawings | [`eval::dual`] | `pangu-draw train evaluator` |
+//! | what the drawings are worth | [`eval`] | `pangu-draw eval` |
 //!
 //! [`experiments`] trains small models in many ways to measure the paper's claims.
 //!

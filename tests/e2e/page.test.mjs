@@ -169,12 +169,32 @@ describe("drawing", () => {
       await picture("cat").waitFor();
     }));
 
-  test("the default model draws", { timeout: PATIENCE, skip: !existsSync(join(ROOT, "www/models/default/model.json")) }, () =>
+  test("the default model draws a sticker", { timeout: PATIENCE, skip: !existsSync(join(ROOT, "www/models/default/model.json")) }, () =>
     withPage({}, async (page) => {
       await open(page, { device: "cpu", lang: "zh" });
       await page.getByRole("textbox", { name: "提示词" }).fill("红苹果");
       await page.getByRole("button", { name: "绘制" }).click();
-      await page.getByRole("img", { name: "红苹果", exact: true }).waitFor();
+      const picture = page.getByRole("img", { name: "红苹果", exact: true });
+      /** Opacities of the four corners and of the middle. */
+      const opacities = () =>
+        picture.evaluate((image) => {
+          const { naturalWidth: side } = image;
+          const context = new OffscreenCanvas(side, side).getContext("2d");
+          context.drawImage(image, 0, 0);
+          const at = (x, y) => context.getImageData(x, y, 1, 1).data[3];
+          return [at(0, 0), at(side - 1, 0), at(0, side - 1), at(side - 1, side - 1), at(side / 2, side / 2)];
+        });
+      await picture.waitFor();
+      assert.deepEqual(await opacities(), [0, 0, 0, 0, 255], "a sticker without background");
+      assert.ok(await page.locator("#canvas").isHidden(), "the noise does not show through");
+      // The same on one colour.
+      await page.getByLabel("背景", { exact: true }).selectOption("colour");
+      await page.getByLabel("背景颜色").fill("#ffcc00");
+      const before = await picture.getAttribute("src");
+      await page.getByRole("button", { name: "绘制" }).click();
+      await page.waitForFunction((src) => document.querySelector("#picture:not([hidden])")?.getAttribute("src") !== src, before);
+      await picture.waitFor();
+      assert.deepEqual(await opacities(), [255, 255, 255, 255, 255]);
     }));
 });
 

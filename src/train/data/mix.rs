@@ -119,6 +119,15 @@ impl Mix {
         Ok(mix)
     }
 
+    /// Whether a picture of that kind is ever drawn.
+    pub fn draws(&self, dataset: &Dataset, item: &Item) -> bool {
+        self.share(Pool::of(dataset, item)) > 0.0 && self.weight(dataset, item) > 0.0
+    }
+
+    fn share(&self, pool: Pool) -> f64 {
+        f64::from(self.pools.iter().filter(|(id, _)| *id == pool).map(|(_, share)| share).sum::<f32>())
+    }
+
     /// The weight of an item within its pool.
     fn weight(&self, dataset: &Dataset, item: &Item) -> f64 {
         let style = self.styles.iter().find(|(id, _)| *id == item.style).map_or(1.0, |(_, weight)| *weight);
@@ -158,14 +167,10 @@ impl Sampler {
             totals[pool as usize] += weight;
             weighted.push((index, pool, weight));
         }
-        let share = |pool: Pool| {
-            let shares = mix.pools.iter().filter(|(id, _)| *id == pool);
-            f64::from(shares.map(|(_, share)| share).sum::<f32>())
-        };
         let (mut items, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
         for (index, pool, weight) in weighted {
-            if weight > 0.0 && share(pool) > 0.0 {
-                sum += share(pool) * weight / totals[pool as usize];
+            if weight > 0.0 && mix.share(pool) > 0.0 {
+                sum += mix.share(pool) * weight / totals[pool as usize];
                 items.push(index);
                 sums.push(sum);
             }

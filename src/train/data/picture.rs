@@ -67,6 +67,12 @@ impl Picture {
         Self::new(side, image.into_raw())
     }
 
+    /// The square of `side` with its corner at `[left, top]`; it must lie inside.
+    pub fn cropped(&self, [left, top]: [usize; 2], side: usize) -> Self {
+        let row = |y: usize| &self.rgba[(y * self.side + left) * 4..][..side * 4];
+        Self::new(side, (top..top + side).flat_map(row).copied().collect())
+    }
+
     /// Lays `other` over this one with its corner at `[left, top]`; it must fit.
     pub fn draw(&mut self, other: &Self, [left, top]: [usize; 2]) {
         for y in 0..other.side {
