@@ -2,7 +2,10 @@
 //! the document between its markers.
 #![cfg(feature = "train")]
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
 use pangu_draw::{
     Error, Result,
     diffusion::{NetworkDenoiser, schedule::Prediction},
@@ -208,4 +211,52 @@ fn arms_cost_the_same_and_are_trained_and_scored_once() {
     assert_eq!(text.matches("<!-- low-resolution: measured -->").count(), 1);
     let plot = fs::read_to_string(folder.0.join("experiments/decoupling-errors.svg")).unwrap();
     assert_eq!(plot.matches("<polyline").count(), 3);
+}
+
+/// The same walk gives the operations and the parameters, and those are known.
+#[test]
+fn the_parameters_are_those_of_the_networks() {
+    for (config, parameters) in [
+        (UNetConfig::sd15(), 859_520_964),
+        (UNetConfig::sdxl(), 2_567_463_684),
+        (UNetConfig::pangu_draw_v3(), 2_565_825_284),
+    ] {
+        assert_eq!(flops::unet(&config, 64, 77).parameters, parameters);
+    }
+    let device = Device::flex();
+    let own = UNetConfig::emoji();
+    assert_eq!(flops::unet(&own, 16, 12).parameters, own.init(&device).unwrap().num_params() as u64);
+    let own = AutoencoderTinyConfig::emoji();
+    let [encoder, decoder] = flops::autoencoder(&own, 128).map(|count| count.parameters);
+    assert_eq!(encoder, own.init_encoder(&device).unwrap().num_params() as u64);
+    assert_eq!(decoder, own.init_decoder(&device).unwrap().num_params() as u64);
+}
+
+#[test]
+fn the_operations_are_those_of_the_shapes() {
+    // What AutoencoderTinyConfig::emoji documents.
+    let giga = flops::autoencoder(&AutoencoderTinyConfig::emoji(), 128).map(|count| (count.flops as f64 / 1e7).round());
+    assert_eq!(giga, [80.0, 210.0]);
+
+    // One level and one layer, by hand: 2 channels, 2x2 latents, 3 tokens of 1 feature.
+    let config = UNetConfig {
+        in_channels: 1,
+        out_channels: 1,
+        down_block_types: vec!["DownBlock2D".into()],
+        up_block_types: vec!["UpBlock2D".into()],
+        block_out_channels: vec![2],
+        layers_per_block: PerLevel::Same(1),
+        cross_attention_dim: 1,
+        ..UNetConfig::default()
+    };
+    let positions = 4;
+    let ends = 2 * 2 * 9 * 2 * positions;
+    let time = 2 * (2 * 8 + 8 * 8);
+    let resnet = 2 * 2 * 2 * 2 * 9 * positions + 2 * 8 * 2;
+    let widened = resnet + 2 * 2 * 2 * 9 * positions + 2 * 4 * 2 * positions;
+    let own = 4 * 2 * 4 * positions + 4 * positions * positions * 2;
+    let cross = 2 * 2 * 4 * positions + 2 * 2 * 2 * 3 + 4 * positions * 3 * 2;
+    let transformer = 2 * 2 * 4 * positions + own + cross + 2 * (2 * 16 + 8 * 2) * positions;
+    let expected = ends + time + 3 * resnet + 2 * widened + transformer;
+    assert_eq!(flops::unet(&config, 2, 3).flops, expected as u64);
 }
