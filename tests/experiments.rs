@@ -24,7 +24,7 @@ use pangu_draw::{
             scene::{Scene, StyleId},
         },
         experiments::{
-            Bench, Captions, Pictures, Results, Scale, decoupling, low_resolution, report, score::Contender,
+            Bench, Captions, Pictures, Results, Scale, decoupling, flops, low_resolution, report, score::Contender,
         },
         expert,
     },
