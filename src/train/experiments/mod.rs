@@ -135,15 +135,17 @@ impl Pictures {
         low_resolution_share: f32,
         concepts: usize,
     ) -> Result<Self> {
-        let build = |name: &str, low_resolution_share| {
-            recipe::build(&recipe::Request {
+        let build = |name: &str, low_resolution_share| -> Result<Dataset> {
+            let dataset = recipe::build(&recipe::Request {
                 cache: cache.into(),
                 out: out.join(name),
                 styles: styles.to_vec(),
                 low_resolution_share,
                 composites: 0,
                 extras: false,
-            })
+            })?;
+            // The folder may hold styles of an earlier request.
+            Ok(dataset.filtered(|item| styles.contains(&item.style)))
         };
         Self::divide(&build("data-mixed", low_resolution_share)?, &build("data-sharp", 0.0)?, concepts)
     }
