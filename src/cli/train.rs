@@ -411,6 +411,7 @@ impl SheetArgs {
                 seed: self.seed,
                 steps: self.steps,
                 guidance_scale: self.guidance,
+                background: Some("#ffffff".into()),
                 ..Request::default()
             };
             let image = block_on(generator.generate(&request, &pace, &mut |_| ()))?.image;

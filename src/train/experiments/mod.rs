@@ -175,8 +175,9 @@ impl Pictures {
         complete.sort_by_key(|&concept| hash(&["experiment", &sharp.concepts[concept].key]));
         let chosen: BTreeSet<usize> = complete.into_iter().take(concepts).collect();
         let wanted = |dataset: &Dataset, item: &Item| plain(dataset, item) && chosen.contains(&item.concept);
-        let held_out =
-            |item: &Item| hash(&["held out", &sharp.concepts[item.concept].key, item.style.id()]) % HELD_OUT == 0;
+        let held_out = |item: &Item| {
+            hash(&["held out", &sharp.concepts[item.concept].key, item.style.id()]).is_multiple_of(HELD_OUT)
+        };
         let pictures = Self {
             mixed: mixed.filtered(|item| wanted(mixed, item) && !held_out(item)),
             sharp: sharp.filtered(|item| wanted(sharp, item) && !held_out(item)),
@@ -191,10 +192,13 @@ impl Pictures {
     }
 }
 
+/// A caption's tokens and its pooled vector.
+type Encoded = (Vec<f32>, Vec<f32>);
+
 /// Encodes each caption once: what an arm takes is then its own time.
 pub struct Captions<'t> {
     text: TextFn<'t>,
-    known: RefCell<HashMap<String, (Vec<f32>, Vec<f32>)>>,
+    known: RefCell<HashMap<String, Encoded>>,
 }
 
 impl<'t> Captions<'t> {
