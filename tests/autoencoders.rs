@@ -69,9 +69,9 @@ fn tiny_cancels_and_refuses_odd_sizes() {
     let encoder = AutoencoderTinyConfig::emoji().init_encoder(&device).unwrap();
     let pace = Pace::cancellable();
     pace.cancel();
-    let images = Tensor::<4>::zeros([1, 3, 32, 32], &device);
+    let images = Tensor::<4>::zeros([1, 4, 32, 32], &device);
     assert_eq!(pollster::block_on(encoder.encode(images, &pace)).unwrap_err().code(), "cancelled");
-    let odd = Tensor::<4>::zeros([1, 3, 31, 32], &device);
+    let odd = Tensor::<4>::zeros([1, 4, 31, 32], &device);
     assert_eq!(encoder.encode_now(odd).unwrap_err().code(), "invalid");
 }
 
@@ -100,13 +100,13 @@ mod training {
         let device = Device::flex().autodiff();
         let config = AutoencoderTinyConfig::emoji();
         let model = config.init(&device).unwrap();
-        assert_eq!(model.num_params(), 2_049_732);
-        let images = Tensor::<4>::random([1, 3, 32, 32], Distribution::Uniform(-1.0, 1.0), &device);
+        assert_eq!(model.num_params(), 2_052_616);
+        let images = Tensor::<4>::random([1, 4, 32, 32], Distribution::Uniform(-1.0, 1.0), &device);
         let latents = model.encoder.encode_now(images.clone()).unwrap();
         assert_eq!(latents.dims(), [1, 8, 32 / config.downscale(), 4]);
         let loss = (model.decoder.decode_now(latents).unwrap() - images).square().mean();
         let mut trained = Trained { gradients: loss.backward(), parameters: 0 };
         model.visit(&mut trained);
-        assert_eq!(trained.parameters, 2_049_732);
+        assert_eq!(trained.parameters, 2_052_616);
     }
 }

@@ -406,7 +406,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert!(numbers(checkpoint("parts")) == numbers(checkpoint("whole")), "weights differ after resuming");
 
     // The decoder alone goes on, the latents stay as they are.
-    let mut options = autoencoder::Options::new(folder.join("refined"), budget(96, None));
+    let mut options = autoencoder::Options::new(folder.join("refined"), budget(480, None));
     options.network = tiny_autoencoder();
     options.batch = 4;
     options.crop = 32;
