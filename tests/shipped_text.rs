@@ -21,8 +21,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 /// Pruned to English and Chinese, and with rows of 4 bits, it still says nearly the same.
 ///
-/// Measured: a mean of .99. A word whose piece was pruned is spelled with shorter pieces, which moves its sentence most:
-/// "blue car, flat icon" to .962.
+/// Measured: .993 to .997, nearly all of it from the rows' 4 bits. A word whose piece were pruned would be spelled with
+/// shorter pieces: "icon" once cost .035.
 #[test]
 fn is_close_to_the_reference() {
     let reference: Reference = serde_json::from_str(include_str!("goldens/sentence_use.json")).expect("valid");
@@ -34,14 +34,10 @@ fn is_close_to_the_reference() {
         let mean = encoder.network.pooled_mean();
         let pooled = pooled * encoder.config.pooled_std + mean.unsqueeze();
         let pooled: Vec<f32> = pooled.into_data().try_to_vec().expect("f32");
-        let mut sum = 0.0;
         for ((text, expected), found) in texts.iter().zip(&reference.pooled).zip(pooled.chunks(512)) {
             let cosine = cosine(found, expected);
             println!("{text} | {device_name} | {cosine:.4}");
-            assert!(cosine > 0.95, "{text} on {device_name}: {cosine}");
-            sum += cosine;
+            assert!(cosine > 0.98, "{text} on {device_name}: {cosine}");
         }
-        let mean = sum / texts.len() as f32;
-        assert!(mean > 0.98, "mean on {device_name}: {mean}");
     }
 }

@@ -158,7 +158,7 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
         image: ImageConfig { width: SIDE, height: SIDE, multiple: 16, max: 2 * SIDE },
         styles: styles.iter().map(|&style| captions::style(style)).collect(),
         defaults: Defaults {
-            steps: 20,
+            steps: 12,
             guidance_scale: 3.0,
             style_scale: 0.0,
             sampler: "dpmpp_2m".into(),
