@@ -144,10 +144,31 @@ impl DataArgs {
     }
 }
 
+/// Which latent space.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Space {
+    /// The default model's.
+    Emoji,
+    /// The one that the sketch and the variation model share.
+    Sketch,
+}
+
+impl Space {
+    fn options(self, run: &RunArgs) -> autoencoder::Options {
+        match self {
+            Self::Emoji => autoencoder::Options::new(run.out.clone(), run.budget()),
+            Self::Sketch => autoencoder::Options::sketch(run.out.clone(), run.budget()),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct AutoencoderArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// Which latent space to learn.
+    #[arg(long, default_value = "emoji")]
+    space: Space,
     /// Crops in one update.
     #[arg(long, default_value_t = 32)]
     batch: usize,
@@ -162,7 +183,7 @@ struct AutoencoderArgs {
 impl AutoencoderArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
-        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        let mut options = self.space.options(&self.run);
         options.batch = self.batch;
         options.rate.peak = self.rate;
         options.init = self.init;
@@ -179,6 +200,9 @@ impl AutoencoderArgs {
 struct DecoderArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// The latent space of the finished run.
+    #[arg(long, default_value = "emoji")]
+    space: Space,
     /// Folder of the finished autoencoder run.
     #[arg(long)]
     autoencoder: PathBuf,
@@ -190,7 +214,7 @@ struct DecoderArgs {
 impl DecoderArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
-        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        let mut options = self.space.options(&self.run);
         options.rate.peak = self.rate;
         options.mix = self.run.mix;
         options.seed = self.run.seed;

@@ -7,6 +7,7 @@
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 mod blocks;
+pub mod controlnet;
 pub(crate) mod kernels;
 mod pace;
 pub mod text;

@@ -203,7 +203,7 @@ impl<'a> Material<'a> {
         let bar = ProgressBar::new(items.len() as u64).with_message("pictures encoded");
         bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} {msg}").expect("a valid template"));
         for items in items.chunks(ENCODING_BATCH) {
-            let images = whole(dataset, items, &device)?;
+            let images = whole(dataset, items, SIDE, &device)?;
             let small = halved(images.clone());
             for (index, (images, values)) in [(images, &mut wholes), (small, &mut halves)].into_iter().enumerate() {
                 let latents = autoencoder.encoder.encode_now(images)?;
