@@ -10,6 +10,7 @@
 //! | [`weights`] | GGUF files, quantization, manifests, sources of bytes, loading a network strictly by tensor name |
 //! | [`nets`] | the networks, one file each, with diffusers' layouts and tensor names |
 //! | [`diffusion`] | noise schedules, the denoiser trait, network wrappers, guidance, samplers, seeded noise |
+//! | [`control`] | control images: the outline of a picture |
 //! | [`device`] | choosing a GPU or the CPU |
 //! | [`decoupled`] | the time-decoupled generator: a denoiser made of two |
 //! | [`pipeline`] | a request in, events and an image out |
@@ -20,6 +21,7 @@
 //! Arrows point one way: faces -> pipeline -> decoupled -> diffusion -> nets -> weights.
 #![deny(missing_docs)]
 
+pub mod control;
 pub mod decoupled;
 pub mod device;
 pub mod diffusion;
@@ -36,3 +38,4 @@ pub mod train;
 pub mod web;
 
 pub use error::{Error, Result};
+pub use pipeline::Image;

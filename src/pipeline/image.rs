@@ -50,6 +50,29 @@ impl Image {
         Ok(Self { width, height, rgba })
     }
 
+    /// The picture at half its sides: means of 2x2 pixels, colours weighted by their alpha. An odd last row or column is
+    /// left out.
+    pub fn halved(&self) -> Self {
+        let (width, height) = ((self.width / 2).max(1), (self.height / 2).max(1));
+        let mut rgba = Vec::with_capacity(width * height * 4);
+        for y in 0..height {
+            for x in 0..width {
+                let mut sums = [0u32; 4];
+                for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let at = (2 * y + dy).min(self.height - 1) * self.width + (2 * x + dx).min(self.width - 1);
+                    let pixel = &self.rgba[4 * at..][..4];
+                    let alpha = u32::from(pixel[3]);
+                    (0..3).for_each(|channel| sums[channel] += u32::from(pixel[channel]) * alpha);
+                    sums[3] += alpha;
+                }
+                let alpha = sums[3];
+                rgba.extend([0, 1, 2].map(|channel| ((sums[channel] + alpha / 2) / alpha.max(1)) as u8));
+                rgba.push(((alpha + 2) / 4) as u8);
+            }
+        }
+        Self { width, height, rgba }
+    }
+
     /// The picture on a background of one colour, opaque.
     pub fn on(mut self, background: [u8; 3]) -> Self {
         for pixel in self.rgba.chunks_exact_mut(4) {
