@@ -82,11 +82,7 @@ fn outside_a_mask_nothing_changes() {
     // White in the right half: that is drawn over.
     let mask = (0..256).flat_map(|i| if i % 16 < 8 { [0, 0, 0, 255] } else { [255; 4] }).collect();
     let mask = Image::new(16, 16, mask).unwrap();
-    let drawing = draw(
-        &generator,
-        &source,
-        &Request { init: Some(init.clone()), mask: Some(mask), ..request() },
-    );
+    let drawing = draw(&generator, &source, &Request { init: Some(init.clone()), mask: Some(mask), ..request() });
     let (mut inside, mut outside) = (0u32, 0u32);
     for (i, (a, b)) in drawing.image.rgba.chunks_exact(4).zip(init.rgba.chunks_exact(4)).enumerate() {
         let difference = a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();

@@ -57,7 +57,7 @@ impl ControlNetConfig {
     pub fn sketch() -> Self {
         Self {
             conditioning_channels: 1,
-            conditioning_embedding_out_channels: vec![16, 32, 64, 96],
+            conditioning_embedding_out_channels: vec![8, 16, 32, 96],
             unet: UNetConfig::sketch(),
             ..Self::default()
         }
@@ -111,9 +111,9 @@ impl ControlNetConfig {
             std::iter::repeat_n(channels, block.resnets.len() + block.downsamplers.len())
         });
         let widths = &self.conditioning_embedding_out_channels;
-        let blocks = widths.windows(2).flat_map(|pair| {
-            [conv3x3(pair[0], pair[0], 1, device), conv3x3(pair[0], pair[1], 2, device)]
-        });
+        let blocks = widths
+            .windows(2)
+            .flat_map(|pair| [conv3x3(pair[0], pair[0], 1, device), conv3x3(pair[0], pair[1], 2, device)]);
         Ok(ControlNet {
             controlnet_cond_embedding: ConditioningEmbedding {
                 conv_in: conv3x3(self.conditioning_channels, widths[0], 1, device),

@@ -10,6 +10,7 @@ mod blocks;
 pub mod controlnet;
 pub(crate) mod kernels;
 mod pace;
+pub mod picture_encoder;
 pub mod text;
 pub mod unet;
 

@@ -393,7 +393,11 @@ impl UNetConfig {
         let mut unet = self.init(device)?;
         zero_conv(&mut unet.conv_out, device);
         let mid = std::iter::once(&mut unet.mid_block);
-        unet.down_blocks.iter_mut().chain(mid).chain(&mut unet.up_blocks).for_each(|block| zero_branches(block, device));
+        unet.down_blocks
+            .iter_mut()
+            .chain(mid)
+            .chain(&mut unet.up_blocks)
+            .for_each(|block| zero_branches(block, device));
         Ok(unet)
     }
 
