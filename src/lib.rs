@@ -12,20 +12,27 @@
 //! | [`diffusion`] | noise schedules, the denoiser trait, network wrappers, guidance, samplers, seeded noise |
 //! | [`device`] | choosing a GPU or the CPU |
 //! | [`decoupled`] | the time-decoupled generator: a denoiser made of two |
+//! | [`coop`] | Coop-Diffusion: models with different latent spaces and resolutions draw one picture |
+//! | [`control`] | what of a picture steers a drawing: its outline |
+//! | [`pixels`] | pictures as tensors, and how they are scaled |
 //! | [`pipeline`] | a request in, events and an image out |
 //! | `train` | (feature `train`) data, captions, training loops |
 //! | `web` | (wasm) the JavaScript face |
 //! | `cli` | (feature `cli`) the command line |
 //!
-//! Arrows point one way: faces -> pipeline -> decoupled -> diffusion -> nets -> weights.
+//! Arrows point one way: faces -> pipeline -> (decoupled, coop, control) -> diffusion -> nets -> weights.
 #![deny(missing_docs)]
 
+pub mod control;
+pub mod coop;
 pub mod decoupled;
 pub mod device;
 pub mod diffusion;
 mod error;
+mod image;
 pub mod nets;
 pub mod pipeline;
+pub mod pixels;
 pub mod weights;
 
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
@@ -36,3 +43,4 @@ pub mod train;
 pub mod web;
 
 pub use error::{Error, Result};
+pub use image::Image;

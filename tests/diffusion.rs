@@ -78,7 +78,8 @@ fn host(x: Tensor<4>) -> Vec<f32> {
 /// Runs `sampler` from `x` on the CPU with the noise of seed 1.
 fn sample(sampler: Sampler, denoiser: &dyn Denoiser, sigmas: &[f64], x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let (cond, noise, pace) = (cond(x.dims()[0], 0.0, &x.device()), Noise::new(1), Pace::free());
-    let mut run = Run { denoiser, cond: &cond, sigmas, noise: &noise, pace: &pace, on_step: &mut |_: Step<'_>| {} };
+    let mut run =
+        Run { denoiser, cond: &cond, sigmas, before: 0, noise: &noise, pace: &pace, on_step: &mut |_: Step<'_>| {} };
     block_on(sampler.sample(&mut run, x))
 }
 
@@ -178,6 +179,7 @@ fn trajectories_match_diffusers() {
             let denoiser = NetworkDenoiser::new(Analytic, schedule.clone(), schedule_config.prediction_type);
             let (cond, pace, mut trajectory) = (cond(2, 0.0, &device), Pace::free(), Vec::new());
             let mut run = Run {
+                before: 0,
                 denoiser: &denoiser,
                 cond: &cond,
                 sigmas: &sigmas,
@@ -386,8 +388,15 @@ fn a_run_can_be_cancelled_between_steps() {
                 pace.cancel();
             }
         };
-        let mut run =
-            Run { denoiser: &denoiser, cond: &cond, sigmas: &sigmas, noise: &noise, pace: &pace, on_step: &mut cancel };
+        let mut run = Run {
+            denoiser: &denoiser,
+            cond: &cond,
+            sigmas: &sigmas,
+            before: 0,
+            noise: &noise,
+            pace: &pace,
+            on_step: &mut cancel,
+        };
         let outcome = block_on(sampler.sample(&mut run, x.clone()));
         assert!(matches!(outcome, Err(Error::Cancelled)), "{sampler}: {outcome:?}");
         assert_eq!(denoiser.calls.borrow().len(), if sampler == Sampler::Heun { 5 } else { 3 }, "{sampler}");

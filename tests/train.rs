@@ -8,6 +8,8 @@ use pangu_draw::{
     Error, Result,
     nets::{
         autoencoder_tiny::AutoencoderTinyConfig,
+        controlnet::ControlNetConfig,
+        picture_encoder::PictureEncoderConfig,
         text::sentence::Sentences,
         unet::{PerLevel, UNetConfig},
     },
@@ -27,6 +29,7 @@ use pangu_draw::{
         },
         expert::{self, Batch, Material, Role},
         session::{Budget, Intervals, LearningRate},
+        sketch, variation,
     },
 };
 use std::{
@@ -278,6 +281,16 @@ fn nothing_held_out_is_ever_in_a_training_batch() {
         }
     }
     assert!(seen.len() > dataset.training().len() * 9 / 10, "almost everything else was drawn");
+    // Nor is it an outline or a condition of what is in one.
+    let seen = |items: &[usize]| items.iter().all(|&item| dataset.split(item) == Split::Seen);
+    let drawings = sketch::drawings(&dataset);
+    assert!(drawings.len() > 100 && drawings.values().all(|items| seen(items)));
+    let line = |item: &usize| dataset.items[*item].style == StyleId::Line;
+    assert!(drawings.values().flatten().all(line));
+    assert!((0..dataset.items.len()).any(|item| line(&item) && dataset.split(item) == Split::Style));
+    let conditions = variation::conditions(&material);
+    assert_eq!(conditions.len(), material.len());
+    assert!(conditions.iter().all(|items| seen(items)) && conditions.iter().any(|items| items.len() > 4));
     assert!(captions.iter().any(|caption| caption.contains("keyword")));
     assert!(captions.len() > 1000);
 }
@@ -490,5 +503,65 @@ fn the_experts_see_their_own_data_learn_and_resume_exactly() {
         assert_eq!(run(&parts, Some(5)), whole[..5]);
         assert_eq!(run(&parts, None), whole);
         assert!(folder.join(&parts).join("loss.svg").exists());
+    }
+}
+
+/// What a run wrote last, without the times in its header.
+fn weights(dir: &Path) -> Vec<u8> {
+    let bytes = fs::read(dir.join("checkpoint.safetensors")).unwrap();
+    bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec()
+}
+
+#[test]
+fn sketch_and_variation_learn_and_resume_exactly() {
+    let folder = Folder::new("sketch");
+    fill_cache(&folder.0);
+    let dataset = build(&folder.0, 0.0).unwrap();
+    let device = Device::flex();
+    let autoencoder = tiny_autoencoder().init(&device).unwrap();
+    let statistics = no_statistics();
+    let mix = Mix::default();
+    let material = Material::encode_at(&dataset, &mix, &autoencoder, &statistics, &encode, sketch::SIDE).unwrap();
+    assert_eq!(material.latent_shape(), [4, 8, 8]);
+    let denoiser = |options: &mut expert::Options| {
+        options.network = tiny_unet();
+        options.batch = 8;
+        options.rate = LearningRate { peak: 2e-3, warmup: 3, floor: 0.1 };
+        options.intervals = EVERY_UPDATE;
+    };
+    let sketch = |dir: &str, pause_after| {
+        let mut options = sketch::Options::new(folder.join(dir), budget(160, pause_after));
+        denoiser(&mut options.denoiser);
+        options.control = ControlNetConfig {
+            conditioning_channels: 1,
+            conditioning_embedding_out_channels: vec![4; 4],
+            unet: tiny_unet(),
+            ..ControlNetConfig::default()
+        };
+        sketch::train(&material, (&autoencoder, &statistics), &options, &device).unwrap()
+    };
+    let variation = |dir: &str, pause_after| {
+        let mut options = variation::Options::new(folder.join(dir), budget(160, pause_after));
+        denoiser(&mut options.denoiser);
+        options.encoder =
+            PictureEncoderConfig { block_out_channels: vec![32; 4], projection_dim: 8, ..Default::default() };
+        variation::train(&material, (&autoencoder, &statistics), &options, &device).unwrap()
+    };
+    type Train<'a> = &'a dyn Fn(&str, Option<u64>) -> f32;
+    let trainings: [(&str, Train); 2] = [("sketch", &sketch), ("variation", &variation)];
+    for (name, train) in trainings {
+        let [whole, parts] = [format!("{name}-whole"), format!("{name}-parts")];
+        let loss = train(&whole, None);
+        let logged = losses(&folder.join(&whole));
+        assert_eq!(logged.len(), 20);
+        assert!(mean(&logged[15..]) < 0.9 * mean(&logged[..3]), "{name}: {logged:?}");
+        train(&parts, Some(7));
+        assert_eq!(losses(&folder.join(&parts)).len(), 7);
+        assert_eq!(train(&parts, None), loss);
+        assert!(weights(&folder.join(&parts)) == weights(&folder.join(&whole)), "{name} differs after resuming");
+        // A sheet at the end, not where the run paused.
+        let sheet = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("sheet-");
+        let sheets = fs::read_dir(folder.join(&parts)).unwrap().filter(|entry| sheet(entry.as_ref().unwrap()));
+        assert_eq!(sheets.count(), 1);
     }
 }

@@ -6,8 +6,8 @@ use crate::{
     nets::{autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
     pipeline::{
         config::{
-            ClipLayer, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange,
-            TextConfig, VectorConfig,
+            ClipLayer, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig,
+            PixelRange, TextConfig, VectorConfig,
         },
         text::{MERGES_TXT, TOKENIZER_JSON, VOCAB_JSON},
     },
@@ -193,6 +193,9 @@ impl Pipeline {
             latent: read_latent(&read_json(&folder.join("config.json"))?, &vae),
             image: ImageConfig { width: side, height: side, multiple: factor, max: side.saturating_mul(2).min(4096) },
             styles: Vec::new(),
+            control: None,
+            picture: None,
+            companions: BTreeMap::new(),
             // What the two pipelines default to.
             defaults: Defaults {
                 steps: 50,
@@ -201,6 +204,7 @@ impl Pipeline {
                 sampler: sampler.name().into(),
                 spacing,
                 style: None,
+                t_low: DEFAULT_T_LOW,
             },
         };
         PipelineConfig::from_json(&serde_json::to_value(&config).expect("a configuration is plain data"))?;

@@ -105,7 +105,7 @@ impl DrawArgs {
             width: size.0,
             height: size.1,
             background: self.background,
-            preview_every: 0,
+            ..Request::default()
         };
         for output in [Some(&self.output), self.save_latents.as_ref()].into_iter().flatten() {
             check_writable(output)?;

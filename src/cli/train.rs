@@ -3,16 +3,22 @@
 use crate::{
     Error, Result,
     device::{self, DeviceChoice},
-    nets::Pace,
+    nets::{
+        Pace,
+        autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig},
+    },
     pipeline::{Generator, Request},
     train::{
-        self, autoencoder, captions,
+        self,
+        autoencoder::{self, LatentStatistics},
+        captions,
         data::{Dataset, mix::Mix, recipe, scene::StyleId},
         eval::dual,
         expert, export,
         session::Budget,
-        sheet,
+        sheet, sketch,
         text::{self, TextEncoder},
+        variation,
     },
     weights::{quant::GgmlType, source},
 };
@@ -41,6 +47,10 @@ enum TrainCommand {
     Text(TextArgs),
     /// Train the structure or the texture expert.
     Expert(ExpertArgs),
+    /// Train the sketch model: a UNet of 64 px pictures and the ControlNet that an outline steers it by.
+    Sketch(SmallArgs),
+    /// Train the variation model: a UNet of 64 px pictures that draws again what a picture shows.
+    Variation(SmallArgs),
     /// Train the dual encoder that `pangu-draw eval` judges drawings with.
     Evaluator(EvaluatorArgs),
     /// Write a model folder.
@@ -61,6 +71,8 @@ impl TrainArgs {
             TrainCommand::Decoder(args) => args.run(),
             TrainCommand::Text(args) => args.run(),
             TrainCommand::Expert(args) => args.run(),
+            TrainCommand::Sketch(args) => args.sketch(),
+            TrainCommand::Variation(args) => args.variation(),
             TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
             TrainCommand::Sheet(args) => args.run(),
@@ -144,10 +156,31 @@ impl DataArgs {
     }
 }
 
+/// Which latent space.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Space {
+    /// The default model's.
+    Emoji,
+    /// The one that the sketch and the variation model share.
+    Sketch,
+}
+
+impl Space {
+    fn options(self, run: &RunArgs) -> autoencoder::Options {
+        match self {
+            Self::Emoji => autoencoder::Options::new(run.out.clone(), run.budget()),
+            Self::Sketch => autoencoder::Options::sketch(run.out.clone(), run.budget()),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct AutoencoderArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// Which latent space to learn.
+    #[arg(long, default_value = "emoji")]
+    space: Space,
     /// Crops in one update.
     #[arg(long, default_value_t = 32)]
     batch: usize,
@@ -162,7 +195,7 @@ struct AutoencoderArgs {
 impl AutoencoderArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
-        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        let mut options = self.space.options(&self.run);
         options.batch = self.batch;
         options.rate.peak = self.rate;
         options.init = self.init;
@@ -179,6 +212,9 @@ impl AutoencoderArgs {
 struct DecoderArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// The latent space of the finished run.
+    #[arg(long, default_value = "emoji")]
+    space: Space,
     /// Folder of the finished autoencoder run.
     #[arg(long)]
     autoencoder: PathBuf,
@@ -190,7 +226,7 @@ struct DecoderArgs {
 impl DecoderArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
-        let mut options = autoencoder::Options::new(self.run.out.clone(), self.run.budget());
+        let mut options = self.space.options(&self.run);
         options.rate.peak = self.rate;
         options.mix = self.run.mix;
         options.seed = self.run.seed;
@@ -261,8 +297,8 @@ impl ExpertArgs {
     fn run(self) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
         let device = train::device(&self.run.device)?;
-        let statistics = autoencoder::LatentStatistics::load(&self.autoencoder)?;
-        let config = crate::nets::autoencoder_tiny::AutoencoderTinyConfig::emoji();
+        let statistics = LatentStatistics::load(&self.autoencoder)?;
+        let config = AutoencoderTinyConfig::emoji();
         let autoencoder = autoencoder::load(&self.autoencoder, &config, &device)?;
         let text = TextEncoder::open(&self.text, &Device::flex())?;
         let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
@@ -281,6 +317,72 @@ impl ExpertArgs {
         let items = material.sampler(&options)?.items().len();
         println!("{}: {items} pictures, {:.2} dB autoencoder", role.id(), statistics.psnr);
         let loss = expert::train(&material, (&autoencoder, &statistics), &options, &device)?;
+        println!("last loss {loss:.4}");
+        Ok(())
+    }
+}
+
+/// Arguments of the models that draw 64 px.
+#[derive(Debug, Args)]
+struct SmallArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the finished run of `train autoencoder --space sketch`.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// The text encoder, from `train text`.
+    #[arg(long)]
+    text: PathBuf,
+    /// Samples in one update.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 5e-4)]
+    rate: f64,
+    /// Decay of the weights' average.
+    #[arg(long, default_value_t = 0.998)]
+    average_decay: f32,
+}
+
+impl SmallArgs {
+    fn sketch(self) -> Result<()> {
+        let mut options = sketch::Options::new(self.run.out.clone(), self.run.budget());
+        self.train(|material, decoder, args, device| {
+            args.set(&mut options.denoiser);
+            sketch::train(material, decoder, &options, device)
+        })
+    }
+
+    fn variation(self) -> Result<()> {
+        let mut options = variation::Options::new(self.run.out.clone(), self.run.budget());
+        self.train(|material, decoder, args, device| {
+            args.set(&mut options.denoiser);
+            variation::train(material, decoder, &options, device)
+        })
+    }
+
+    fn set(&self, options: &mut expert::Options) {
+        options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.average_decay = self.average_decay;
+        options.mix = self.run.mix.clone();
+        options.seed = self.run.seed;
+    }
+
+    fn train(
+        &self,
+        train: impl FnOnce(&expert::Material, (&AutoencoderTiny, &LatentStatistics), &Self, &Device) -> Result<f32>,
+    ) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let device = train::device(&self.run.device)?;
+        let statistics = LatentStatistics::load(&self.autoencoder)?;
+        let autoencoder = autoencoder::load(&self.autoencoder, &AutoencoderTinyConfig::sketch(), &device)?;
+        let text = TextEncoder::open(&self.text, &Device::flex())?;
+        let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
+        let (mix, side) = (&self.run.mix, sketch::SIDE);
+        let material = expert::Material::encode_at(&dataset, mix, &autoencoder, &statistics, &encode, side)?;
+        println!("{} pictures, {:.2} dB autoencoder", material.len(), statistics.psnr);
+        let loss = train(&material, (&autoencoder, &statistics), self, &device)?;
         println!("last loss {loss:.4}");
         Ok(())
     }

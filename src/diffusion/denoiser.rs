@@ -2,12 +2,12 @@
 
 use crate::{
     Result,
-    nets::{Pace, text::sentence::Sentences},
+    nets::{Pace, picture_encoder::PictureEmbedding, text::sentence::Sentences},
 };
 use burn::tensor::Tensor;
-use std::{future::Future, pin::Pin, rc::Rc};
+use std::{future::Future, pin::Pin};
 
-/// What a network is conditioned on besides the noise level: the encoded prompt of a batch.
+/// What a network is conditioned on besides the noise level: the encoded prompts, or pictures, of a batch.
 #[derive(Debug, Clone)]
 pub struct Cond {
     /// Per-token features for cross-attention, `[batch, tokens, context_dim]`.
@@ -33,6 +33,12 @@ impl From<Sentences> for Cond {
     }
 }
 
+impl From<PictureEmbedding> for Cond {
+    fn from(picture: PictureEmbedding) -> Self {
+        Self { tokens: picture.tokens, vector: Some(picture.pooled) }
+    }
+}
+
 /// A denoising in flight.
 pub type Denoising<'a> = Pin<Box<dyn Future<Output = Result<Tensor<4>>> + 'a>>;
 
@@ -55,7 +61,7 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
     }
 }
 
-impl<D: Denoiser + ?Sized> Denoiser for Rc<D> {
+impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
     fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
         (**self).denoise(x, sigma, cond, pace)
     }

@@ -1,7 +1,8 @@
-//! Diffusion as composition of denoisers: schedules, network wrappers, guidance, samplers, seeded noise.
+//! Diffusion as composition of denoisers: schedules, network wrappers, guidance, masks, samplers, seeded noise.
 
 mod denoiser;
 pub mod guidance;
+pub mod mask;
 mod network;
 pub mod noise;
 pub mod samplers;

@@ -14,6 +14,10 @@ pub enum Stream {
     Latent,
     /// The noise that a stochastic sampler adds in the step of this index.
     Step(usize),
+    /// The latent of the foreign model of this index, where models draw together.
+    Foreign(usize),
+    /// The fresh noise with which another resolution begins.
+    Bridge,
 }
 
 impl Stream {
@@ -21,6 +25,8 @@ impl Stream {
         match self {
             Self::Latent => 0,
             Self::Step(index) => 1 + index as u64,
+            Self::Foreign(index) => (1 << 32) + index as u64,
+            Self::Bridge => 1 << 33,
         }
     }
 }

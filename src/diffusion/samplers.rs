@@ -26,6 +26,8 @@ pub struct Run<'a> {
     pub cond: &'a Cond,
     /// Noise levels, strictly falling, usually to 0 ([`super::schedule::Schedule::sigmas`]).
     pub sigmas: &'a [f64],
+    /// Steps of the drawing that were made before this run: indices count on from there.
+    pub before: usize,
     /// Where stochastic samplers take their noise from.
     pub noise: &'a Noise,
     /// Cancels the run, between steps and inside them.
@@ -37,9 +39,9 @@ pub struct Run<'a> {
 /// A step whose first evaluation is done.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// Index of the step, from 0.
+    /// Index of the step in the drawing, from 0.
     pub index: usize,
-    /// Number of steps in the run.
+    /// Number of steps, up to the end of this run.
     pub of: usize,
     /// Noise level the step starts from.
     pub sigma: f64,
@@ -74,7 +76,7 @@ impl Run<'_> {
             let why = "a run takes at least one step, from a noise level to a lower one".into();
             return Err(Error::Invalid { parameter: "steps", why });
         }
-        Ok(self.sigmas.windows(2).enumerate().map(|(i, pair)| (i, pair[0], pair[1])).collect())
+        Ok(self.sigmas.windows(2).zip(self.before..).map(|(pair, i)| (i, pair[0], pair[1])).collect())
     }
 
     async fn denoise(&self, x: &Tensor<4>, sigma: f64) -> Result<Tensor<4>> {
@@ -85,7 +87,9 @@ impl Run<'_> {
     /// Denoises for step `index` and tells the listener.
     async fn step(&mut self, index: usize, x: &Tensor<4>, sigma: f64) -> Result<Tensor<4>> {
         let denoised = self.denoise(x, sigma).await?;
-        self.on_step.hear(Step { index, of: self.sigmas.len() - 1, sigma, x, denoised: &denoised }).await?;
+        self.on_step
+            .hear(Step { index, of: self.before + self.sigmas.len() - 1, sigma, x, denoised: &denoised })
+            .await?;
         Ok(denoised)
     }
 

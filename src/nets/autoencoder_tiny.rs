@@ -100,6 +100,12 @@ impl AutoencoderTinyConfig {
         }
     }
 
+    /// The autoencoder that the sketch and the variation model share: as [`AutoencoderTinyConfig::emoji`], with 16 latent
+    /// channels, for pictures of 64x64.
+    pub fn sketch() -> Self {
+        Self { latent_channels: 16, ..Self::emoji() }
+    }
+
     /// Pixels per latent cell along one axis.
     pub fn downscale(&self) -> usize {
         self.patch_size << (self.encoder_block_out_channels.len() - 1)

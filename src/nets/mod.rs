@@ -7,8 +7,10 @@
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 mod blocks;
+pub mod controlnet;
 pub(crate) mod kernels;
 mod pace;
+pub mod picture_encoder;
 pub mod text;
 pub mod unet;
 

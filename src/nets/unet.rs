@@ -221,6 +221,18 @@ impl UNetConfig {
         }
     }
 
+    /// The network of the sketch and the variation model: as [`UNetConfig::emoji`], for 8x8 latents of 16 channels.
+    pub fn sketch() -> Self {
+        Self {
+            sample_size: Some(8),
+            in_channels: 16,
+            out_channels: 16,
+            block_out_channels: vec![96, 160],
+            attention_head_dim: PerLevel::Each(vec![3, 5]),
+            ..Self::emoji()
+        }
+    }
+
     /// Number of resolution levels.
     pub fn levels(&self) -> usize {
         self.block_out_channels.len()
@@ -324,7 +336,7 @@ impl UNetConfig {
     }
 }
 
-fn invalid<T>(parameter: &'static str, why: String) -> Result<T> {
+pub(super) fn invalid<T>(parameter: &'static str, why: String) -> Result<T> {
     Err(Error::Invalid { parameter, why })
 }
 
@@ -340,23 +352,8 @@ impl UNetConfig {
         self.validate()?;
         let channels = &self.block_out_channels;
         let (first, last) = (channels[0], self.levels() - 1);
-        let embedding = |input| TimestepEmbedding {
-            linear_1: LinearConfig::new(input, 4 * first).init(device),
-            linear_2: LinearConfig::new(4 * first, 4 * first).init(device),
-        };
-        let attended = |kind: &str| kind.starts_with("CrossAttn");
-
-        let down_blocks = (0..=last).map(|level| {
-            let input = channels[level.saturating_sub(1)];
-            let resnets = (0..self.layers_per_block.at(level))
-                .map(|i| (if i == 0 { input } else { channels[level] }, channels[level]))
-                .collect::<Vec<_>>();
-            let attentions = if attended(&self.down_block_types[level]) { resnets.len() } else { 0 };
-            Block {
-                downsamplers: resampler(level < last, channels[level], 2, device),
-                ..self.init_block(level, resnets, attentions, device)
-            }
-        });
+        let Contracting { conv_in, time_embedding, add_embedding, down_blocks, mid_block } =
+            self.init_contracting(device);
         let up_blocks = (0..=last).rev().map(|level| {
             // Each skip has its level's width, but the last comes from the level above.
             let below = channels[(level + 1).min(last)];
@@ -368,18 +365,18 @@ impl UNetConfig {
                     (input + skip, channels[level])
                 })
                 .collect::<Vec<_>>();
-            let attentions = if attended(&self.up_block_types[last - level]) { layers } else { 0 };
+            let attentions = if is_attended(&self.up_block_types[last - level]) { layers } else { 0 };
             Block {
                 upsamplers: resampler(level > 0, channels[level], 1, device),
                 ..self.init_block(level, resnets, attentions, device)
             }
         });
         Ok(UNet {
-            conv_in: conv3x3(self.in_channels, first, 1, device),
-            time_embedding: embedding(first),
-            add_embedding: self.vector_dim().map(embedding),
-            down_blocks: down_blocks.collect(),
-            mid_block: self.init_block(last, vec![(channels[last], channels[last]); 2], 1, device),
+            conv_in,
+            time_embedding,
+            add_embedding,
+            down_blocks,
+            mid_block,
             up_blocks: up_blocks.collect(),
             conv_norm_out: self.norm(first, self.norm_eps, device),
             conv_out: conv3x3(first, self.out_channels, 1, device),
@@ -396,19 +393,40 @@ impl UNetConfig {
         let mut unet = self.init(device)?;
         zero_conv(&mut unet.conv_out, device);
         let mid = std::iter::once(&mut unet.mid_block);
-        for block in unet.down_blocks.iter_mut().chain(mid).chain(&mut unet.up_blocks) {
-            block.resnets.iter_mut().for_each(|resnet| zero_conv(&mut resnet.conv2, device));
-            for transformer in &mut block.attentions {
-                match &mut transformer.proj_out {
-                    Projection::Conv(conv) => zero_conv(conv, device),
-                    Projection::Linear(linear) => {
-                        linear.weight = Initializer::Zeros.init(linear.weight.lazy_shape(), device);
-                        linear.bias = Some(Initializer::Zeros.init([transformer.norm.num_channels], device));
-                    }
-                }
-            }
-        }
+        unet.down_blocks
+            .iter_mut()
+            .chain(mid)
+            .chain(&mut unet.up_blocks)
+            .for_each(|block| zero_branches(block, device));
         Ok(unet)
+    }
+
+    /// The parts that the ControlNet has too; the configuration must be valid.
+    pub(super) fn init_contracting(&self, device: &Device) -> Contracting {
+        let channels = &self.block_out_channels;
+        let (first, last) = (channels[0], self.levels() - 1);
+        let embedding = |input| TimestepEmbedding {
+            linear_1: LinearConfig::new(input, 4 * first).init(device),
+            linear_2: LinearConfig::new(4 * first, 4 * first).init(device),
+        };
+        let down_blocks = (0..=last).map(|level| {
+            let input = channels[level.saturating_sub(1)];
+            let resnets = (0..self.layers_per_block.at(level))
+                .map(|i| (if i == 0 { input } else { channels[level] }, channels[level]))
+                .collect::<Vec<_>>();
+            let attentions = if is_attended(&self.down_block_types[level]) { resnets.len() } else { 0 };
+            Block {
+                downsamplers: resampler(level < last, channels[level], 2, device),
+                ..self.init_block(level, resnets, attentions, device)
+            }
+        });
+        Contracting {
+            conv_in: conv3x3(self.in_channels, first, 1, device),
+            time_embedding: embedding(first),
+            add_embedding: self.vector_dim().map(embedding),
+            down_blocks: down_blocks.collect(),
+            mid_block: self.init_block(last, vec![(channels[last], channels[last]); 2], 1, device),
+        }
     }
 
     fn norm(&self, channels: usize, epsilon: f64, device: &Device) -> GroupNorm {
@@ -472,17 +490,44 @@ impl UNetConfig {
     }
 }
 
-fn conv3x3(input: usize, output: usize, stride: usize, device: &Device) -> Conv2d {
+/// The way down and the middle, freshly initialized.
+pub(super) struct Contracting {
+    pub conv_in: Conv2d,
+    pub time_embedding: TimestepEmbedding,
+    pub add_embedding: Option<TimestepEmbedding>,
+    pub down_blocks: Vec<Block>,
+    pub mid_block: Block,
+}
+
+fn is_attended(kind: &str) -> bool {
+    kind.starts_with("CrossAttn")
+}
+
+pub(super) fn conv3x3(input: usize, output: usize, stride: usize, device: &Device) -> Conv2d {
     Conv2dConfig::new([input, output], [3, 3])
         .with_stride([stride; 2])
         .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
         .init(device)
 }
 
-fn zero_conv(conv: &mut Conv2d, device: &Device) {
+pub(super) fn zero_conv(conv: &mut Conv2d, device: &Device) {
     let shape = conv.weight.lazy_shape();
     conv.bias = Some(Initializer::Zeros.init([shape[0]], device));
     conv.weight = Initializer::Zeros.init(shape, device);
+}
+
+/// Makes every residual branch of a block start as nothing.
+pub(super) fn zero_branches(block: &mut Block, device: &Device) {
+    block.resnets.iter_mut().for_each(|resnet| zero_conv(&mut resnet.conv2, device));
+    for transformer in &mut block.attentions {
+        match &mut transformer.proj_out {
+            Projection::Conv(conv) => zero_conv(conv, device),
+            Projection::Linear(linear) => {
+                linear.weight = Initializer::Zeros.init(linear.weight.lazy_shape(), device);
+                linear.bias = Some(Initializer::Zeros.init([transformer.norm.num_channels], device));
+            }
+        }
+    }
 }
 
 fn resampler(wanted: bool, channels: usize, stride: usize, device: &Device) -> Vec<Resampler> {
@@ -561,46 +606,48 @@ impl UNet {
         vector: Option<Tensor<2>>,
         pace: &Pace,
     ) -> Result<Tensor<4>> {
-        self.check_shapes(&sample, &timesteps, &encoder_hidden_states, vector.as_ref())?;
-        let (units, mut done) = (self.units(), 0);
-        let context = &encoder_hidden_states.flatten(0, 1);
-        let config = &self.config;
+        self.forward_controlled(sample, timesteps, encoder_hidden_states, vector, None, pace).await
+    }
 
-        let features =
-            timestep_embedding(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift);
-        let mut time = self.time_embedding.forward(features);
-        if let (Some(embedding), Some(vector)) = (&self.add_embedding, vector) {
-            time = time + embedding.forward(vector);
-        }
-        let time = &silu(time);
-
-        let mut h = convolve(&self.conv_in, sample);
-        let mut skips = vec![h.clone()];
-        for block in &self.down_blocks {
-            for i in 0..block.resnets.len() {
-                h = block.unit(i, h, time, context);
-                done += 1;
-                pace.checkpoint(done, units, &h).await?;
-                skips.push(h.clone());
+    /// [`UNet::forward`] with what a [`ControlNet`](super::controlnet::ControlNet) adds: `residuals.down` to the skips,
+    /// `residuals.mid` after the middle.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`]; [`Error::Invalid`] if the residuals are another network's.
+    pub async fn forward_controlled(
+        &self,
+        sample: Tensor<4>,
+        timesteps: Tensor<1>,
+        encoder_hidden_states: Tensor<3>,
+        vector: Option<Tensor<2>>,
+        residuals: Option<Residuals>,
+        pace: &Pace,
+    ) -> Result<Tensor<4>> {
+        let steps = &mut Steps { pace, done: 0, of: self.units() };
+        let descent = Descent {
+            conv_in: &self.conv_in,
+            time_embedding: &self.time_embedding,
+            add_embedding: self.add_embedding.as_ref(),
+            down_blocks: &self.down_blocks,
+            mid_block: &self.mid_block,
+            config: &self.config,
+        };
+        let inputs = Inputs { sample, timesteps, encoder_hidden_states, vector };
+        let Depth { residuals: Residuals { down: mut skips, mid: mut h }, time, context } =
+            descent.forward(inputs, None, steps).await?;
+        if let Some(Residuals { down, mid }) = residuals {
+            let fitting = down.iter().chain([&mid]).map(Tensor::dims).eq(skips.iter().chain([&h]).map(Tensor::dims));
+            if !fitting {
+                return invalid("residuals", "are not of a ControlNet of this UNet".into());
             }
-            for downsampler in &block.downsamplers {
-                h = convolve(&downsampler.conv, h);
-                skips.push(h.clone());
-            }
+            skips = skips.into_iter().zip(down).map(|(skip, residual)| skip + residual).collect();
+            h = h + mid;
         }
-
-        for i in 0..self.mid_block.resnets.len() {
-            h = self.mid_block.unit(i, h, time, context);
-            done += 1;
-            pace.checkpoint(done, units, &h).await?;
-        }
-
         for block in &self.up_blocks {
             for i in 0..block.resnets.len() {
                 let skip = skips.pop().expect("the way down left one for each unit on the way up");
-                h = block.unit(i, Tensor::cat(vec![h, skip], 1), time, context);
-                done += 1;
-                pace.checkpoint(done, units, &h).await?;
+                h = block.unit(i, Tensor::cat(vec![h, skip], 1), &time, &context);
+                steps.step(&h).await?;
             }
             for upsampler in &block.upsamplers {
                 let [_, _, height, width] = skips.last().expect("a finer level follows").dims();
@@ -629,24 +676,117 @@ impl UNet {
         let sides = self.down_blocks.iter().chain(&self.up_blocks);
         sides.map(|block| block.resnets.len()).sum::<usize>() + self.mid_block.resnets.len()
     }
+}
 
-    fn check_shapes(
-        &self,
-        sample: &Tensor<4>,
-        timesteps: &Tensor<1>,
-        context: &Tensor<3>,
-        vector: Option<&Tensor<2>>,
-    ) -> Result<()> {
-        let [batch, channels, height, width] = sample.dims();
-        let [_, tokens, _] = context.dims();
+/// What a ControlNet adds to a UNet's way (diffusers' `down_block_additional_residuals` and
+/// `mid_block_additional_residual`), each in the shape of what it is added to.
+#[derive(Debug, Clone)]
+pub struct Residuals {
+    /// One for each skip: after `conv_in`, each residual block and each downsampler.
+    pub down: Vec<Tensor<4>>,
+    /// The middle's.
+    pub mid: Tensor<4>,
+}
+
+impl Residuals {
+    /// All of them times diffusers' `conditioning_scale`: 0 is no control, 1 what was trained.
+    pub fn scaled(self, conditioning_scale: f64) -> Self {
+        let scaled = |residual: Tensor<4>| residual * conditioning_scale;
+        Self { down: self.down.into_iter().map(scaled).collect(), mid: scaled(self.mid) }
+    }
+}
+
+/// Checkpoints of one evaluation.
+pub(super) struct Steps<'a> {
+    pub pace: &'a Pace,
+    pub done: usize,
+    pub of: usize,
+}
+
+impl Steps<'_> {
+    pub async fn step(&mut self, activation: &Tensor<4>) -> Result<()> {
+        self.done += 1;
+        self.pace.checkpoint(self.done, self.of, activation).await
+    }
+}
+
+/// What [`UNet::forward`] is given.
+pub(super) struct Inputs {
+    pub sample: Tensor<4>,
+    pub timesteps: Tensor<1>,
+    pub encoder_hidden_states: Tensor<3>,
+    pub vector: Option<Tensor<2>>,
+}
+
+/// The way down and the middle of a UNet or a ControlNet.
+pub(super) struct Descent<'a> {
+    pub conv_in: &'a Conv2d,
+    pub time_embedding: &'a TimestepEmbedding,
+    pub add_embedding: Option<&'a TimestepEmbedding>,
+    pub down_blocks: &'a [Block],
+    pub mid_block: &'a Block,
+    pub config: &'a UNetConfig,
+}
+
+/// Where a [`Descent`] ends: the skips and the middle, the time embedding after SiLU, the tokens of all samples in rows.
+pub(super) struct Depth {
+    pub residuals: Residuals,
+    pub time: Tensor<2>,
+    pub context: Tensor<2>,
+}
+
+impl Descent<'_> {
+    /// `hint` is added after `conv_in`.
+    pub async fn forward(&self, inputs: Inputs, hint: Option<Tensor<4>>, steps: &mut Steps<'_>) -> Result<Depth> {
+        inputs.check(self.config)?;
+        let Inputs { sample, timesteps, encoder_hidden_states, vector } = inputs;
+        let context = encoder_hidden_states.flatten(0, 1);
+        let config = self.config;
+        let features =
+            timestep_embedding(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift);
+        let mut time = self.time_embedding.forward(features);
+        if let (Some(embedding), Some(vector)) = (self.add_embedding, vector) {
+            time = time + embedding.forward(vector);
+        }
+        let time = silu(time);
+
+        let mut h = convolve(self.conv_in, sample);
+        if let Some(hint) = hint {
+            h = h + hint;
+        }
+        let mut down = vec![h.clone()];
+        for block in self.down_blocks {
+            for i in 0..block.resnets.len() {
+                h = block.unit(i, h, &time, &context);
+                steps.step(&h).await?;
+                down.push(h.clone());
+            }
+            for downsampler in &block.downsamplers {
+                h = convolve(&downsampler.conv, h);
+                down.push(h.clone());
+            }
+        }
+        for i in 0..self.mid_block.resnets.len() {
+            h = self.mid_block.unit(i, h, &time, &context);
+            steps.step(&h).await?;
+        }
+        Ok(Depth { residuals: Residuals { down, mid: h }, time, context })
+    }
+}
+
+impl Inputs {
+    fn check(&self, config: &UNetConfig) -> Result<()> {
+        let [batch, channels, height, width] = self.sample.dims();
+        let [_, tokens, _] = self.encoder_hidden_states.dims();
         let check = |parameter, found: &[usize], expected: &[usize]| match found == expected {
             true => Ok(()),
             false => invalid(parameter, format!("has shape {found:?}, the UNet needs {expected:?}")),
         };
-        check("sample", &[channels], &[self.config.in_channels])?;
-        check("timesteps", &timesteps.dims(), &[batch])?;
-        check("encoder_hidden_states", &context.dims(), &[batch, tokens, self.config.cross_attention_dim])?;
-        match (vector, self.config.vector_dim()) {
+        check("sample", &[channels], &[config.in_channels])?;
+        check("timesteps", &self.timesteps.dims(), &[batch])?;
+        let context = [batch, tokens, config.cross_attention_dim];
+        check("encoder_hidden_states", &self.encoder_hidden_states.dims(), &context)?;
+        match (&self.vector, config.vector_dim()) {
             (Some(vector), Some(dim)) => check("vector", &vector.dims(), &[batch, dim])?,
             (None, None) => {}
             (found, _) => {

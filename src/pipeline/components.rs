@@ -1,6 +1,6 @@
 //! The files of a model's components, once they have arrived.
 
-use super::{LoadProgress, config::PipelineConfig};
+use super::LoadProgress;
 use crate::{
     Error, Result,
     nets::Pace,
@@ -11,38 +11,47 @@ use crate::{
     },
 };
 
-/// The components that drawing needs, verified and in memory.
+/// Some components of a model, verified and in memory.
 pub struct Components<'a> {
     arrived: Vec<(&'a Component, GgufFile)>,
 }
 
+/// What of a whole load is here.
+pub struct Tally<'a> {
+    /// Bytes of the components that have arrived.
+    pub loaded_bytes: u64,
+    /// Bytes of all components that will be loaded.
+    pub total_bytes: u64,
+    /// Hears of every chunk.
+    pub on_progress: &'a mut dyn FnMut(LoadProgress),
+}
+
 impl<'a> Components<'a> {
-    /// Reads them in the manifest's order; `pace` cancels between chunks.
+    /// Reads the components of `roles` in the manifest's order; `pace` cancels between chunks.
     ///
     /// # Errors
     /// As [`source::load_component`]; [`Error::Cancelled`].
     pub async fn load(
         source: &dyn Source,
         manifest: &'a Manifest,
-        config: &PipelineConfig,
+        roles: &[&str],
         pace: &Pace,
-        on_progress: &mut dyn FnMut(LoadProgress),
+        tally: &mut Tally<'_>,
     ) -> Result<Self> {
-        let needed = config.components();
-        let needed = manifest.components.iter().filter(|component| needed.contains(&component.role.as_str()));
-        let total_bytes = needed.clone().map(|component| component.bytes).sum();
-        let mut before = 0;
         let mut arrived = Vec::new();
-        for component in needed {
+        for component in manifest.components.iter().filter(|component| roles.contains(&component.role.as_str())) {
             let mut report = |bytes| {
                 pace.check()?;
-                let component = component.role.clone();
-                on_progress(LoadProgress { component, loaded_bytes: before + bytes, total_bytes });
+                (tally.on_progress)(LoadProgress {
+                    component: component.role.clone(),
+                    loaded_bytes: tally.loaded_bytes + bytes,
+                    total_bytes: tally.total_bytes,
+                });
                 Ok(())
             };
             report(0)?;
             arrived.push((component, source::load_component(source, manifest, &component.role, &mut report).await?));
-            before += component.bytes;
+            tally.loaded_bytes += component.bytes;
         }
         Ok(Self { arrived })
     }
@@ -62,4 +71,10 @@ impl<'a> Components<'a> {
         }
         Ok((file, network))
     }
+}
+
+/// Bytes of the components of `roles`.
+pub fn bytes(manifest: &Manifest, roles: &[&str]) -> u64 {
+    let wanted = manifest.components.iter().filter(|component| roles.contains(&component.role.as_str()));
+    wanted.map(|component| component.bytes).sum()
 }

@@ -2,17 +2,26 @@
 
 use crate::{
     Error, Result,
+    coop::latent::Falloff,
     decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
+    weights::manifest::plain_name,
 };
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// How the components of a model draw together. Component names refer to [`crate::weights::manifest::Manifest`] roles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineConfig {
-    /// Text encoders; their token features are concatenated along the feature axis.
+    /// Text encoders; their token features are concatenated along the feature axis. None in a model that draws after a
+    /// picture.
+    #[serde(default)]
     pub text: Vec<TextConfig>,
+    /// The encoder of the picture that a model draws after, instead of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureConfig>,
     /// What the vector condition of the UNet is made of.
     pub vector: VectorConfig,
     /// Whether an empty negative prompt is encoded as zeros (SDXL's `force_zeros_for_empty_prompt`).
@@ -22,6 +31,12 @@ pub struct PipelineConfig {
     pub schedule: ScheduleConfig,
     /// One network, or PanGu-Draw's two.
     pub experts: ExpertsConfig,
+    /// A ControlNet beside an undivided network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlConfig>,
+    /// Models that serve the controls which this model does not serve itself: they draw along through [`crate::coop`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub companions: BTreeMap<ControlKind, Companion>,
     /// The latent space.
     pub latent: LatentConfig,
     /// The picture sizes the model was trained for.
@@ -31,6 +46,77 @@ pub struct PipelineConfig {
     pub styles: Vec<Style>,
     /// Settings a request falls back to.
     pub defaults: Defaults,
+}
+
+/// What a picture beside the prompt steers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlKind {
+    /// Where lines are: a sketch, or the outline of any picture.
+    Outline,
+    /// What is shown: another picture of the same thing.
+    Variation,
+}
+
+impl ControlKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Outline, Self::Variation];
+
+    /// The name in requests and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outline => "outline",
+            Self::Variation => "variation",
+        }
+    }
+}
+
+impl fmt::Display for ControlKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ControlKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| Error::Invalid {
+            parameter: "control",
+            why: format!("`{name}` is none of {}", Self::ALL.map(Self::name).join(", ")),
+        })
+    }
+}
+
+/// The encoder of the picture that a model draws after ([`crate::nets::picture_encoder`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PictureConfig {
+    /// Role of the component.
+    pub component: String,
+}
+
+/// A model that draws along with this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Companion {
+    /// The model folder beside this one.
+    pub folder: String,
+    /// Weight `d` of its estimate, unless a request says otherwise.
+    pub strength: f64,
+    /// Share of the schedule, from noise on, through which it draws along.
+    pub until: f64,
+    /// How the weight falls until there.
+    #[serde(default)]
+    pub falloff: Falloff,
+}
+
+/// A ControlNet ([`crate::nets::controlnet`]) that sees an outline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Role of the component.
+    pub component: String,
 }
 
 /// One text encoder.
@@ -54,6 +140,15 @@ pub enum TextConfig {
         /// Id that fills a prompt up to 77 tokens.
         pad: u32,
     },
+}
+
+impl TextConfig {
+    /// Role of the component.
+    pub fn component(&self) -> &str {
+        match self {
+            Self::Sentence { component } | Self::Clip { component, .. } => component,
+        }
+    }
 }
 
 /// Which hidden state of a CLIP tower a UNet attends to.
@@ -161,6 +256,26 @@ impl PixelRange {
             Self::InkAndCover => 4,
         }
     }
+
+    /// Decoded values as ink and cover ([`crate::pixels`]): a model without transparency paints an opaque picture.
+    pub fn to_ink(self, decoded: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::InkAndCover => decoded,
+            Self::Symmetric => {
+                let [batch, _, height, width] = decoded.dims();
+                let cover = Tensor::full([batch, 1, height, width], 2.0, &decoded.device());
+                Tensor::cat(vec![-decoded + 1.0, cover], 1)
+            }
+        }
+    }
+
+    /// What [`PixelRange::to_ink`] was given; a picture with transparency is put on white where the model knows none.
+    pub fn from_ink(self, pixels: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::InkAndCover => pixels,
+            Self::Symmetric => -pixels.narrow(1, 0, 3) + 1.0,
+        }
+    }
 }
 
 /// Picture sizes.
@@ -217,19 +332,46 @@ pub struct Defaults {
     /// Id of the style drawn when a request names none.
     #[serde(default)]
     pub style: Option<String>,
+    /// The timestep `T_low` at which larger pictures pass from a draft to their own size.
+    #[serde(default = "t_low")]
+    pub t_low: f64,
+}
+
+/// `T_low` of models for which nothing was measured: a little before the middle, when shapes are laid out.
+pub const DEFAULT_T_LOW: f64 = 600.0;
+
+fn t_low() -> f64 {
+    DEFAULT_T_LOW
 }
 
 impl PipelineConfig {
-    /// Roles of the components that drawing needs.
+    /// Whether this model itself serves a control.
+    pub fn serves(&self, kind: ControlKind) -> bool {
+        match kind {
+            ControlKind::Outline => self.control.is_some(),
+            ControlKind::Variation => self.picture.is_some(),
+        }
+    }
+
+    /// The size at which this model draws for a picture of `[height, width]`: as many pixels as it was trained on, in the
+    /// same proportions.
+    pub fn own_size(&self, [height, width]: [usize; 2]) -> [usize; 2] {
+        let image = &self.image;
+        let shrink = ((image.width * image.height) as f64 / (width * height) as f64).sqrt();
+        let multiples = |side: usize| (side as f64 * shrink / image.multiple as f64).round().max(1.0) as usize;
+        [height, width].map(|side| multiples(side) * image.multiple)
+    }
+
+    /// Roles of the components that drawing from a prompt alone needs.
     pub fn components(&self) -> Vec<&str> {
-        let text = self.text.iter().map(|text| match text {
-            TextConfig::Sentence { component } | TextConfig::Clip { component, .. } => component,
-        });
+        let text = self.text.iter().map(TextConfig::component);
         let experts = match &self.experts {
             ExpertsConfig::Single { unet } => vec![&unet.component],
             ExpertsConfig::TimeDecoupled { structure, texture, .. } => vec![&structure.component, &texture.component],
         };
-        text.chain(experts).chain([&self.latent.decoder]).map(String::as_str).collect()
+        let picture = self.picture.iter().map(|picture| picture.component.as_str());
+        let drawing = experts.into_iter().chain([&self.latent.decoder]).map(String::as_str);
+        text.chain(picture).chain(drawing).collect()
     }
 
     /// Reads and checks a manifest's `pipeline` section.
@@ -260,8 +402,20 @@ impl PipelineConfig {
         if !fits(width) || !fits(height) || !multiple.is_multiple_of(latent.factor) {
             return Err(corrupt("image sizes do not fit image.multiple, image.max and latent.factor".into()));
         }
-        if config.text.is_empty() {
-            return Err(corrupt("no text encoder".into()));
+        if config.text.is_empty() == config.picture.is_none() {
+            return Err(corrupt("a model needs text encoders or the encoder of a picture, and not both".into()));
+        }
+        if config.control.is_some() && !matches!(config.experts, ExpertsConfig::Single { .. }) {
+            return Err(corrupt("a ControlNet goes with an undivided network".into()));
+        }
+        for Companion { folder, strength, until, .. } in config.companions.values() {
+            plain_name("companions", folder)?;
+            if ![strength, until].into_iter().all(|share| (0.0..=1.0).contains(share)) {
+                return Err(corrupt(format!("companion `{folder}` has a strength or an end outside 0 to 1")));
+            }
+        }
+        if !(0.0..=config.schedule.num_train_timesteps as f64).contains(&config.defaults.t_low) {
+            return Err(corrupt("defaults.t_low is no timestep of the schedule".into()));
         }
         Ok(config)
     }

@@ -1,49 +1,34 @@
-//! The generator: a loaded model that draws.
+//! The generator: a loaded model that draws, and the models that draw along with it.
 
 use super::{
-    Drawing, Event, Image, Request, Settings, StepEvent,
-    components::Components,
-    config::{Expert, ExpertsConfig, PipelineConfig},
-    decoder::Decoder,
-    request::Background,
-    text::TextEncoders,
+    Drawing, Event, Request, Settings,
+    components::{Components, Tally, bytes},
+    config::{ControlKind, PipelineConfig},
+    model::{Model, Plan},
+    studio::{Stage, Studio},
 };
 use crate::{
     Error, Result,
-    decoupled::TimeDecoupled,
+    coop::{
+        Opening, Space,
+        resolution::{bridge, divide},
+    },
     device::OpenDevice,
-    diffusion::{
-        Denoiser, NetworkDenoiser,
-        guidance::Guided,
-        noise::{Noise, Stream},
-        samplers::{Listener, Run, Step},
-        schedule::{Schedule, initial_scale},
-    },
-    nets::{
-        Pace,
-        unet::{UNet, UNetConfig},
-    },
-    weights::{self, manifest::Manifest, source::Source},
+    diffusion::noise::Stream,
+    nets::Pace,
+    pixels,
+    weights::{manifest::Manifest, source::Source},
 };
 use burn::tensor::{Tensor, TensorData};
-use std::{future::Future, pin::Pin};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use web_time::Instant;
 
 /// A loaded model that draws.
 pub struct Generator {
-    manifest: Manifest,
-    config: PipelineConfig,
+    home: Model,
+    /// Those that were needed so far.
+    companions: RefCell<BTreeMap<ControlKind, Rc<Model>>>,
     device: OpenDevice,
-    schedule: Schedule,
-    text: TextEncoders,
-    experts: Experts,
-    decoder: Decoder,
-}
-
-/// One UNet, or PanGu-Draw's two.
-enum Experts {
-    Single(Box<NetworkDenoiser<UNet>>),
-    TimeDecoupled { structure: Box<NetworkDenoiser<UNet>>, texture: Box<NetworkDenoiser<UNet>> },
 }
 
 /// How far a load has come, in bytes of weights that are here and verified.
@@ -54,12 +39,12 @@ pub struct LoadProgress {
     pub component: String,
     /// Bytes here.
     pub loaded_bytes: u64,
-    /// Bytes of the whole model.
+    /// Bytes of the whole load.
     pub total_bytes: u64,
 }
 
 impl Generator {
-    /// Loads every component that drawing needs, in the manifest's order, onto `device`.
+    /// Loads every component that drawing from a prompt needs, in the manifest's order, onto `device`.
     ///
     /// `pace` cancels the load between chunks.
     ///
@@ -73,41 +58,88 @@ impl Generator {
     ) -> Result<Self> {
         let manifest = Manifest::load(source).await?;
         let config = PipelineConfig::from_json(&manifest.pipeline)?;
-        let components = Components::load(source, &manifest, &config, pace, on_progress).await?;
+        let mut roles = config.components();
+        roles.extend(config.control.iter().map(|control| control.component.as_str()));
+        let total_bytes = bytes(&manifest, &roles);
+        let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
+        let components = Components::load(source, &manifest, &roles, pace, &mut tally).await?;
+        let home = Model::load(manifest.clone(), config.clone(), &components, &[], &device.device)?;
+        Ok(Self { home, companions: RefCell::default(), device })
+    }
 
-        let schedule = Schedule::new(&config.schedule)?;
-        let expert = |expert: &Expert| {
-            let (file, _) = components.find(&expert.component, &["UNet2DConditionModel"])?;
-            let unet: UNetConfig = file.config()?;
-            if unet.in_channels != config.latent.channels || unet.out_channels != config.latent.channels {
-                return Err(Error::Unsupported(format!(
-                    "a UNet of {} to {} channels on latents of {}",
-                    unet.in_channels, unet.out_channels, config.latent.channels
-                )));
+    /// Loads what `request` needs beyond that: the companions that it draws with, and the encoders that it takes pictures in
+    /// with. What is here already is not loaded again; `source` is the one that the model came from.
+    ///
+    /// # Errors
+    /// As [`Generator::load`]; those of [`Request::resolve`].
+    pub async fn prepare(
+        &self,
+        request: &Request,
+        source: &dyn Source,
+        pace: &Pace,
+        on_progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<()> {
+        let settings = self.resolve(request)?;
+        let needed = self.companions_of(&settings);
+        let arriving = needed.iter().copied().filter(|kind| !self.companions.borrow().contains_key(kind));
+
+        let mut plans = Vec::new();
+        for kind in arriving {
+            let source = source.sibling(&self.home.config.companions[&kind].folder);
+            let manifest = Manifest::load(&*source).await?;
+            let config = PipelineConfig::from_json(&manifest.pipeline)?;
+            if !config.serves(kind) {
+                return Err(Error::Unsupported(format!("model `{}` as companion for `{kind}`", manifest.name)));
             }
-            let unet = weights::load(unet.init(&device.device)?, file, "")?;
-            Ok(Box::new(NetworkDenoiser::new(unet, schedule.clone(), expert.prediction)))
-        };
-        let experts = match &config.experts {
-            ExpertsConfig::Single { unet } => Experts::Single(expert(unet)?),
-            ExpertsConfig::TimeDecoupled { structure, texture, .. } => {
-                Experts::TimeDecoupled { structure: expert(structure)?, texture: expert(texture)? }
+            plans.push((kind, source, manifest, config));
+        }
+        let encoder = self.home.config.latent.encoder.as_deref();
+        let encodes = settings.init.is_some() || settings.draft.is_some() || !needed.is_empty();
+        let encoder = encoder.filter(|_| encodes && !self.home.space.encodes());
+        if encodes && self.home.config.latent.encoder.is_none() {
+            let why = "this model takes no pictures in: it has no encoder";
+            return Err(Error::Unsupported(why.into()));
+        }
+
+        let here: Vec<Rc<Model>> = self.companions.borrow().values().cloned().collect();
+        let here: Vec<&Model> = here.iter().map(|model| &**model).chain([&self.home]).collect();
+        // Companions may share files with one another: what arrives twice is loaded once.
+        let mut arriving = BTreeMap::new();
+        for (_, _, manifest, config) in &plans {
+            let plan = Plan { manifest, config };
+            let roles = plan.roles(&here);
+            let files = manifest.components.iter().filter(|component| roles.contains(&component.role.as_str()));
+            arriving.extend(files.map(|component| (&component.sha256, component.bytes)));
+        }
+        let total_bytes = bytes(&self.home.manifest, encoder.as_slice()) + arriving.into_values().sum::<u64>();
+        let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
+        if let Some(role) = encoder {
+            let components = Components::load(source, &self.home.manifest, &[role], pace, &mut tally).await?;
+            self.home.space.load_encoder(&components, role, &self.device.device)?;
+        }
+        for (kind, source, manifest, config) in plans {
+            let here: Vec<Rc<Model>> = self.companions.borrow().values().cloned().collect();
+            let shared: Vec<&Model> = here.iter().map(|model| &**model).chain([&self.home]).collect();
+            let plan = Plan { manifest: &manifest, config: &config };
+            let roles = plan.roles(&shared);
+            let components = Components::load(&*source, &manifest, &roles, pace, &mut tally).await?;
+            let model = Model::load(manifest.clone(), config.clone(), &components, &shared, &self.device.device)?;
+            if let Some(role) = &config.latent.encoder {
+                model.space.load_encoder(&components, role, &self.device.device)?;
             }
-        };
-        let (decoder, network) = components.find(&config.latent.decoder, &["AutoencoderTiny", "AutoencoderKL"])?;
-        let decoder = Decoder::load(decoder, network, &config.latent, &device.device)?;
-        let text = TextEncoders::load(&config, &components, &device.device)?;
-        Ok(Self { schedule, text, experts, decoder, manifest, config, device })
+            self.companions.borrow_mut().insert(kind, Rc::new(model));
+        }
+        Ok(())
     }
 
     /// The model's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.home.manifest
     }
 
     /// How the model's components draw together: sizes, styles, defaults.
     pub fn config(&self) -> &PipelineConfig {
-        &self.config
+        &self.home.config
     }
 
     /// The device it draws on.
@@ -115,18 +147,25 @@ impl Generator {
         &self.device
     }
 
+    /// What a request comes to for this model.
+    ///
+    /// # Errors
+    /// As [`Request::resolve`].
+    pub fn resolve(&self, request: &Request) -> Result<Settings> {
+        request.resolve(&self.home.manifest.name, &self.home.config)
+    }
+
     /// Draws a picture.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a request the model cannot fulfil, [`Error::Cancelled`], [`Error::Device`].
+    /// [`Error::Invalid`] for a request the model cannot fulfil, [`Error::Unsupported`] if it needs what
+    /// [`Generator::prepare`] has not loaded, [`Error::Cancelled`], [`Error::Device`].
     pub async fn generate(&self, request: &Request, pace: &Pace, on_event: &mut dyn FnMut(Event)) -> Result<Drawing> {
-        let settings = request.resolve(&self.manifest.name, &self.config)?;
-        let noise = Noise::new(settings.seed).normal(Stream::Latent, self.latent_shape(&settings), &self.device.device);
-        self.draw(settings, noise, request.preview_every, pace, on_event).await
+        self.draw(request, None, pace, on_event).await
     }
 
     /// Draws a picture from given noise instead of the seed's: standard normal values, `[1, channels, height, width]` of
-    /// the latent. Samplers that add noise still take theirs from the seed.
+    /// the latent that drawing begins with. Samplers that add noise still take theirs from the seed.
     ///
     /// # Errors
     /// As [`Generator::generate`]; [`Error::Invalid`] if the noise has another shape.
@@ -137,106 +176,70 @@ impl Generator {
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Drawing> {
-        let settings = request.resolve(&self.manifest.name, &self.config)?;
-        let expected = self.latent_shape(&settings);
-        if noise.shape().to_vec() != expected {
-            let why = format!("has shape {:?}, this picture needs {expected:?}", noise.shape().to_vec());
-            return Err(Error::Invalid { parameter: "latents", why });
-        }
-        let noise = Tensor::from_data(noise, &self.device.device);
-        self.draw(settings, noise, request.preview_every, pace, on_event).await
+        self.draw(request, Some(noise), pace, on_event).await
     }
 
-    fn latent_shape(&self, settings: &Settings) -> [usize; 4] {
-        let factor = self.config.latent.factor;
-        [1, self.config.latent.channels, settings.height / factor, settings.width / factor]
+    /// Kinds of the companions that draw.
+    fn companions_of(&self, settings: &Settings) -> Vec<ControlKind> {
+        let draft = settings.draft.as_ref().and_then(|draft| draft.model);
+        let along = settings.controls.iter().map(|control| control.kind);
+        let mut kinds: Vec<_> = along.filter(|kind| !self.home.config.serves(*kind)).chain(draft).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
     }
 
     async fn draw(
         &self,
-        settings: Settings,
-        noise: Tensor<4>,
-        preview_every: usize,
+        request: &Request,
+        noise: Option<TensorData>,
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Drawing> {
+        let settings = self.resolve(request)?;
         let mut clock = Clock::start();
-        let prompts = self.text.encode(&settings, &self.config, pace).await?;
+        let companions = self.companions.borrow().clone();
+        let studio = Studio::new(&self.home, &companions, request, &settings, pace);
+        let sigmas = studio.sigmas()?;
+        let low = settings.draft.as_ref().map_or(f64::INFINITY, |draft| self.home.schedule.sigma(draft.t_low));
+        let (before, after) = divide(&sigmas, low);
+
+        let draft = match &settings.draft {
+            Some(draft) => Some(studio.stage(draft.model, draft.size, before, Stream::Latent).await?),
+            None => None,
+        };
+        let stream = if draft.is_some() { Stream::Bridge } else { Stream::Latent };
+        let stage = studio.stage(None, Some([settings.height, settings.width]), after, stream).await?;
         clock.lap("text");
 
-        let sigmas = self.schedule.sigmas(settings.spacing, settings.steps)?;
-        let experts = self.experts(&sigmas);
-        let guided = Guided {
-            inner: &*experts,
-            uncond: prompts.uncond,
-            style: prompts.style,
-            scale: settings.guidance_scale,
-            style_scale: settings.style_scale,
-            sequential: false,
+        let canvas = match &request.init {
+            Some(image) => Some(studio.canvas(image, &stage).await?),
+            None => None,
         };
-        let mut run = Run {
-            denoiser: &guided,
-            cond: &prompts.cond,
-            sigmas: &sigmas,
-            noise: &Noise::new(settings.seed),
-            pace,
-            on_step: &mut Steps { generator: self, preview_every, background: settings.background, pace, on_event },
+        let given = |stage: &Stage<'_>| noise.map_or(Ok(studio.noise(stage)), |noise| studio.given(stage, noise));
+        let (opening, done) = match (&draft, &canvas) {
+            (Some(draft), _) => {
+                let opening = Opening::noise(given(draft)?, before[0]);
+                let mut steps = studio.steps(&sigmas, 0, on_event);
+                let x0 = studio.estimate(draft, opening, &mut steps).await?;
+                let (low, high) = (draft.home.participant(), stage.home.participant());
+                let by = settings.upsampler.unwrap_or_default();
+                (bridge(&low, &high, x0, after[0], studio.noise(&stage), by, pace).await?, before.len() - 1)
+            }
+            (None, Some(canvas)) => (Opening::known(canvas.x0.clone(), given(&stage)?, after[0]), 0),
+            (None, None) => (Opening::noise(given(&stage)?, after[0]), 0),
         };
-        let latents = settings.sampler.sample(&mut run, noise * initial_scale(sigmas[0])).await?;
+        let mut steps = studio.steps(&sigmas, done, on_event);
+        let latents = studio.finish(&stage, opening, canvas.as_ref(), &mut steps).await?;
         // Reading the latents back ends the stage: what is timed is work done, not work queued.
         let data = read(latents.clone()).await?;
         clock.lap("denoise");
 
-        let image = self.decode(latents, settings.background, pace).await?;
+        let drawn = self.home.space.decode(latents, pace).await?;
+        let image = pixels::to_image(canvas.map_or(drawn.clone(), |canvas| canvas.around(drawn))).await?;
         clock.lap("decode");
-        Ok(Drawing { image, settings, latents: data, timings: clock.laps })
-    }
-
-    async fn decode(&self, latents: Tensor<4>, background: Background, pace: &Pace) -> Result<Image> {
-        let decoded = self.decoder.decode(latents, pace).await?;
-        let image = Image::from_decoded(decoded, self.config.latent.pixels).await?;
-        Ok(match background {
-            Background::Transparent => image,
-            Background::Colour(colour) => image.on(colour),
-        })
-    }
-
-    /// The denoiser of this model for a run over `sigmas`.
-    fn experts(&self, sigmas: &[f64]) -> Box<dyn Denoiser + '_> {
-        match (&self.experts, &self.config.experts) {
-            (Experts::TimeDecoupled { structure, texture }, ExpertsConfig::TimeDecoupled { t_struct, rule, .. }) => {
-                let boundary = rule.boundary(&self.schedule, *t_struct, sigmas);
-                Box::new(TimeDecoupled { structure: &**structure, texture: &**texture, boundary })
-            }
-            (Experts::Single(unet), _) => Box::new(&**unet),
-            _ => unreachable!("experts are loaded as the configuration says"),
-        }
-    }
-}
-
-/// Passes a run's steps on as events, with a preview now and then.
-struct Steps<'a> {
-    generator: &'a Generator,
-    preview_every: usize,
-    background: Background,
-    pace: &'a Pace,
-    on_event: &'a mut dyn FnMut(Event),
-}
-
-impl Listener for Steps<'_> {
-    fn hear<'s>(&'s mut self, step: Step<'s>) -> Pin<Box<dyn Future<Output = Result<()>> + 's>> {
-        let Step { index, of, sigma, denoised, .. } = step;
-        (self.on_event)(Event::Step(StepEvent { index, of, sigma }));
-        // The last step's estimate is the picture itself.
-        let due = self.preview_every > 0 && (index + 1).is_multiple_of(self.preview_every) && index + 1 < of;
-        Box::pin(async move {
-            if due {
-                (self.on_event)(Event::Preview(
-                    self.generator.decode(denoised.clone(), self.background, self.pace).await?,
-                ));
-            }
-            Ok(())
-        })
+        let image = settings.background.behind(image);
+        Ok(Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps })
     }
 }
 

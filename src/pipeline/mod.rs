@@ -2,15 +2,20 @@
 
 mod components;
 pub mod config;
-mod decoder;
 mod generator;
-mod image;
+mod latent;
+mod model;
 mod request;
+mod studio;
 pub mod text;
 
 pub use generator::{Generator, LoadProgress};
-pub use image::Image;
-pub use request::{MAX_PROMPT, MAX_STEPS, Request, Settings};
+pub use latent::LatentSpace;
+pub use request::{
+    Background, Control, ControlSettings, DraftSettings, InitSettings, MAX_PROMPT, MAX_STEPS, Request, Settings,
+};
+
+use crate::Image;
 
 use burn::tensor::TensorData;
 use serde::Serialize;

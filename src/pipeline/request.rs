@@ -1,11 +1,14 @@
 //! What a caller asks for, and what it comes to for a given model.
 
-use super::config::{PipelineConfig, Style};
+use super::config::{ControlKind, PipelineConfig, Style};
 use crate::{
-    Error, Result,
+    Error, Image, Result,
+    coop::latent::{Exchange, Falloff},
     diffusion::{samplers::Sampler, schedule::Spacing},
+    pixels::Upsampler,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Longest prompt, in characters. Encoders truncate much earlier; this only bounds the work on hostile input.
 pub const MAX_PROMPT: usize = 2000;
@@ -42,6 +45,52 @@ pub struct Request {
     pub background: Option<String>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
+    /// Pictures that steer the drawing beside the prompt.
+    pub controls: Vec<Control>,
+    /// What models that draw along hear of each other: an [`Exchange`].
+    pub exchange: Option<String>,
+    /// A picture to begin with instead of noise.
+    #[serde(skip)]
+    pub init: Option<Image>,
+    /// How much of the way from noise is drawn over [`Request::init`], in `(0, 1]`.
+    pub strength: Option<f64>,
+    /// Where [`Request::init`] is drawn over: where this picture, put on black, is light. Everywhere, if there is none.
+    #[serde(skip)]
+    pub mask: Option<Image>,
+    /// The timestep `T_low` at which a picture larger than the model was trained on passes from a draft of the trained size to
+    /// its own: 0 draws the draft to its end, `T` draws none.
+    pub t_low: Option<f64>,
+    /// How pictures are scaled between resolutions: an [`Upsampler`].
+    pub upsampler: Option<String>,
+    /// The companion that draws the draft, whatever the size, instead of the model itself.
+    pub draft: Option<ControlKind>,
+}
+
+/// A picture that steers the drawing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Control {
+    /// What it steers.
+    pub kind: ControlKind,
+    /// The weight `d` of the model that knows it, in `[0, 1]`.
+    #[serde(default)]
+    pub strength: Option<f64>,
+    /// The share of the schedule, from noise on, through which it acts, in `[0, 1]`.
+    #[serde(default)]
+    pub until: Option<f64>,
+    /// How the weight falls until there.
+    #[serde(default)]
+    pub falloff: Option<Falloff>,
+    /// The picture.
+    #[serde(skip)]
+    pub image: Option<Image>,
+}
+
+impl Control {
+    /// A control with the model's own strength.
+    pub fn new(kind: ControlKind, image: Image) -> Self {
+        Self { kind, strength: None, until: None, falloff: None, image: Some(image) }
+    }
 }
 
 /// A request with everything decided: what the picture's metadata say.
@@ -74,6 +123,62 @@ pub struct Settings {
     pub height: usize,
     /// What is behind the picture.
     pub background: Background,
+    /// What steers it beside the prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<ControlSettings>,
+    /// What models that draw along hear of each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
+    /// The picture it begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitSettings>,
+    /// The draft of another size it begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<DraftSettings>,
+    /// How pictures are scaled between resolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upsampler: Option<Upsampler>,
+}
+
+/// A control with everything decided.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlSettings {
+    /// What it steers.
+    pub kind: ControlKind,
+    /// The weight `d`.
+    pub strength: f64,
+    /// The share of the schedule through which it acts.
+    pub until: f64,
+    /// How the weight falls.
+    pub falloff: Falloff,
+    /// SHA-256 of the picture's pixels.
+    pub sha256: String,
+}
+
+/// Where a drawing over a picture begins.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitSettings {
+    /// Share of the way from noise.
+    pub strength: f64,
+    /// SHA-256 of the picture's pixels.
+    pub sha256: String,
+    /// SHA-256 of the mask's pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+}
+
+/// The draft that a drawing begins with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DraftSettings {
+    /// The companion that draws it; the model itself if none.
+    pub model: Option<ControlKind>,
+    /// `T_low`.
+    pub t_low: f64,
+    /// `[height, width]` in pixels; of a companion its own.
+    pub size: Option<[usize; 2]>,
 }
 
 /// What is behind a picture with transparency.
@@ -107,6 +212,16 @@ impl Background {
     }
 }
 
+impl Background {
+    /// The picture with this behind it.
+    pub fn behind(self, image: Image) -> Image {
+        match self {
+            Self::Transparent => image,
+            Self::Colour(colour) => image.on(colour),
+        }
+    }
+}
+
 impl std::fmt::Display for Background {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -129,7 +244,7 @@ impl Request {
     /// [`Error::Invalid`] naming the parameter and what is allowed.
     pub fn resolve(&self, model: &str, config: &PipelineConfig) -> Result<Settings> {
         let invalid = |parameter, why: String| Err(Error::Invalid { parameter, why });
-        if self.prompt.trim().is_empty() {
+        if self.prompt.trim().is_empty() && !config.text.is_empty() {
             return invalid("prompt", "is empty; say what to draw".into());
         }
         for (name, text) in [("prompt", &self.prompt), ("negative prompt", &self.negative_prompt)] {
@@ -158,6 +273,32 @@ impl Request {
             }
             Ok(value)
         };
+        let unit = |parameter, value: Option<f64>, default: f64| match value.unwrap_or(default) {
+            value if (0.0..=1.0).contains(&value) => Ok(value),
+            value => Err(Error::Invalid { parameter, why: format!("is {value}, must be 0 to 1") }),
+        };
+        let (width, height) =
+            (side("width", self.width, config.image.width)?, side("height", self.height, config.image.height)?);
+        let init = match (&self.init, &self.mask) {
+            (None, None) => None,
+            (None, Some(_)) => return invalid("mask", "there is no picture to draw over; give one".into()),
+            (Some(init), mask) => {
+                let strength = unit("strength", self.strength, if mask.is_some() { 1.0 } else { INIT_STRENGTH })?;
+                if strength == 0.0 {
+                    return invalid("strength", "is 0, must be more: nothing would be drawn".into());
+                }
+                Some(InitSettings { strength, sha256: digest(init), mask: mask.as_ref().map(digest) })
+            }
+        };
+        let controls = self.controls.iter().map(|control| self.resolve_control(control, config));
+        let controls = controls.collect::<Result<Vec<_>>>()?;
+        if config.picture.is_some() && !controls.iter().any(|control| control.kind == ControlKind::Variation) {
+            return invalid("control", "this model draws after a picture; give one as `variation`".into());
+        }
+        let draft = self.resolve_draft(config, [height, width], init.is_some())?;
+        let between = draft.is_some() || controls.iter().any(|control| !config.serves(control.kind));
+        let upsampler = self.upsampler.as_deref().map_or(Ok(Upsampler::default()), str::parse)?;
+        let exchange = self.exchange.as_deref().map_or(Ok(Exchange::default()), str::parse)?;
         Ok(Settings {
             model: model.into(),
             prompt: self.prompt.clone(),
@@ -169,11 +310,79 @@ impl Request {
             style_scale: scale("style scale", self.style_scale, config.defaults.style_scale)?,
             sampler: self.sampler.as_deref().unwrap_or(&config.defaults.sampler).parse()?,
             spacing: self.spacing.as_deref().unwrap_or(&config.defaults.spacing).parse()?,
-            width: side("width", self.width, config.image.width)?,
-            height: side("height", self.height, config.image.height)?,
+            width,
+            height,
             background: self.background.as_deref().map_or(Ok(Background::default()), Background::parse)?,
+            exchange: controls.iter().any(|control| !config.serves(control.kind)).then_some(exchange),
+            controls,
+            init,
+            draft,
+            upsampler: between.then_some(upsampler),
         })
     }
+
+    fn resolve_control(&self, control: &Control, config: &PipelineConfig) -> Result<ControlSettings> {
+        let Some(image) = &control.image else {
+            let why = format!("`{}` has no picture", control.kind);
+            return Err(Error::Invalid { parameter: "control", why });
+        };
+        let companion = config.companions.get(&control.kind);
+        if companion.is_none() && !config.serves(control.kind) {
+            return Err(Error::Unsupported(format!(
+                "this model has nothing that follows the control `{}`",
+                control.kind
+            )));
+        }
+        let share = |what: &str, value: Option<f64>, default: f64| match value.unwrap_or(default) {
+            value if (0.0..=1.0).contains(&value) => Ok(value),
+            value => {
+                let why = format!("`{}` has {what} {value}, must be 0 to 1", control.kind);
+                Err(Error::Invalid { parameter: "control", why })
+            }
+        };
+        Ok(ControlSettings {
+            kind: control.kind,
+            strength: share("strength", control.strength, companion.map_or(1.0, |companion| companion.strength))?,
+            until: share("until", control.until, companion.map_or(1.0, |companion| companion.until))?,
+            falloff: control.falloff.or(companion.map(|companion| companion.falloff)).unwrap_or_default(),
+            sha256: digest(image),
+        })
+    }
+
+    /// Whether a picture of `size` begins with a draft. One that begins with a picture needs none, and one about as large as
+    /// what the model was trained on is drawn as it is.
+    fn resolve_draft(&self, config: &PipelineConfig, size: [usize; 2], init: bool) -> Result<Option<DraftSettings>> {
+        let steps = config.schedule.num_train_timesteps as f64;
+        let t_low = self.t_low.unwrap_or(config.defaults.t_low);
+        if !(0.0..=steps).contains(&t_low) {
+            return Err(Error::Invalid { parameter: "t low", why: format!("is {t_low}, must be 0 to {steps}") });
+        }
+        if let Some(kind) = self.draft
+            && !config.companions.contains_key(&kind)
+        {
+            return Err(Error::Unsupported(format!(
+                "this model has no companion for `{kind}` that could draw a draft"
+            )));
+        }
+        let trained = config.image.width * config.image.height;
+        let [height, width] = size;
+        let large = (width * height) as f64 > DRAWN_DIRECTLY * trained as f64 && config.latent.encoder.is_some();
+        if init || !(large || self.draft.is_some()) || t_low == steps {
+            return Ok(None);
+        }
+        Ok(Some(DraftSettings { model: self.draft, t_low, size: self.draft.is_none().then(|| config.own_size(size)) }))
+    }
+}
+
+/// Pictures of up to so many times the pixels that a model was trained on are drawn without a draft, unless one is asked for.
+const DRAWN_DIRECTLY: f64 = 1.5;
+/// How much is drawn over a picture, where a request does not say.
+const INIT_STRENGTH: f64 = 0.7;
+
+/// SHA-256 of a picture's sides and pixels.
+fn digest(image: &Image) -> String {
+    let sides = [image.width as u64, image.height as u64].map(u64::to_le_bytes).concat();
+    hex::encode(Sha256::new().chain_update(sides).chain_update(&image.rgba).finalize())
 }
 
 impl PipelineConfig {

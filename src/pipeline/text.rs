@@ -1,9 +1,8 @@
 //! From prompts to conditions: a model's text encoders, whatever kind they are of.
 
 use super::{
-    Settings,
     components::Components,
-    config::{ClipLayer, PipelineConfig, TextConfig, VectorConfig},
+    config::{ClipLayer, PipelineConfig, Style, TextConfig, VectorConfig},
 };
 use crate::{
     Error, Result,
@@ -40,6 +39,21 @@ pub struct TextEncoders {
 enum TextEncoder {
     Sentence { net: Box<SentenceEncoder>, tokenizer: Unigram },
     Clip { net: Box<ClipText>, tokenizer: BpeTokenizer, layer: ClipLayer, pooled: bool },
+}
+
+/// What is to be encoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts<'a> {
+    /// The prompt as asked.
+    pub prompt: &'a str,
+    /// The negative prompt.
+    pub negative: &'a str,
+    /// The style.
+    pub style: Option<&'a Style>,
+    /// Whether the style's words guide on their own, rather than being put into the prompt.
+    pub style_guides: bool,
+    /// The picture's `[height, width]` in pixels.
+    pub size: [usize; 2],
 }
 
 /// What a request's texts were encoded to.
@@ -100,18 +114,17 @@ impl TextEncoders {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a text an encoder refuses, [`Error::Cancelled`].
-    pub async fn encode(&self, settings: &Settings, config: &PipelineConfig, pace: &Pace) -> Result<Prompts> {
-        let style = settings.style.as_deref().map(|id| config.style(id)).transpose()?;
-        let styled = style.map(|style| style.apply(&settings.prompt));
-        let (prompt, style) = match (&styled, settings.style_scale > 0.0) {
-            (Some(styled), true) => (settings.prompt.as_str(), Some(styled.as_str())),
+    pub async fn encode(&self, texts: Texts<'_>, config: &PipelineConfig, pace: &Pace) -> Result<Prompts> {
+        let styled = texts.style.map(|style| style.apply(texts.prompt));
+        let (prompt, style) = match (&styled, texts.style_guides) {
+            (Some(styled), true) => (texts.prompt, Some(styled.as_str())),
             (Some(styled), false) => (styled.as_str(), None),
-            (None, _) => (settings.prompt.as_str(), None),
+            (None, _) => (texts.prompt, None),
         };
-        let vector = |encoded: &Encoded| self.vector(encoded, settings, &config.vector);
+        let vector = |encoded: &Encoded| self.vector(encoded, texts.size, &config.vector);
         let cond = self.text(prompt, pace).await?;
-        let mut uncond = self.text(&settings.negative_prompt, pace).await?;
-        if config.zero_empty_negative && settings.negative_prompt.is_empty() {
+        let mut uncond = self.text(texts.negative, pace).await?;
+        if config.zero_empty_negative && texts.negative.is_empty() {
             uncond.tokens = uncond.tokens.zeros_like();
             uncond.pooled = uncond.pooled.map(|pooled| pooled.zeros_like());
         }
@@ -153,7 +166,12 @@ impl TextEncoders {
     }
 
     /// The UNet's vector condition, `[1, vector_dim]`.
-    fn vector(&self, encoded: &Encoded, settings: &Settings, config: &VectorConfig) -> Result<Option<Tensor<2>>> {
+    fn vector(
+        &self,
+        encoded: &Encoded,
+        [height, width]: [usize; 2],
+        config: &VectorConfig,
+    ) -> Result<Option<Tensor<2>>> {
         let sinusoids = |numbers: &[usize], dim: usize| {
             let numbers: Vec<f32> = numbers.iter().map(|&n| n as f32).collect();
             let numbers = Tensor::from_data(TensorData::new(numbers.clone(), [numbers.len()]), &self.device);
@@ -167,7 +185,6 @@ impl TextEncoders {
                 why: "the vector condition needs a pooled text, and no text encoder gives one".into(),
             })
         };
-        let (width, height) = (settings.width, settings.height);
         Ok(match config {
             VectorConfig::None => None,
             VectorConfig::Pooled => Some(pooled()?),

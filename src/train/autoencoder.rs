@@ -1,4 +1,4 @@
-//! Trains the autoencoder: 64 px crops, an L1 loss at three scales, and noise on the latent that keeps it smooth.
+//! Trains an autoencoder: 64 px crops, an L1 loss at three scales, and noise on the latent that keeps it smooth.
 
 use super::{
     Draw,
@@ -21,7 +21,10 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 /// What `pangu-draw train autoencoder` is asked for.
 #[derive(Debug, Clone)]
@@ -36,6 +39,9 @@ pub struct Options {
     pub intervals: Intervals,
     /// Crops in one update.
     pub batch: usize,
+    /// Sides in pixels that pictures are brought to before a crop is taken; the least is the side of the whole pictures
+    /// that the network is for.
+    pub sides: RangeInclusive<usize>,
     /// Side of a crop in pixels.
     pub crop: usize,
     /// Learning rate.
@@ -49,7 +55,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What trained the default model.
+    /// What trained the default model: [`AutoencoderTinyConfig::emoji`] on pictures of 128 px.
     pub fn new(dir: PathBuf, budget: Budget) -> Self {
         Self {
             dir,
@@ -57,12 +63,19 @@ impl Options {
             budget,
             intervals: Intervals::default(),
             batch: 32,
+            sides: SIDE..=SIDE,
             crop: 64,
             rate: LearningRate { peak: 1.5e-3, warmup: 100, floor: 0.02 },
             mix: Mix::default(),
             init: None,
             seed: 0,
         }
+    }
+
+    /// What trained the autoencoder of the sketch and the variation model: [`AutoencoderTinyConfig::sketch`] on pictures of
+    /// 64 px, or up to a quarter larger and cropped, so that edges meet the grid of latents everywhere.
+    pub fn sketch(dir: PathBuf, budget: Budget) -> Self {
+        Self { network: AutoencoderTinyConfig::sketch(), sides: 64..=80, ..Self::new(dir, budget) }
     }
 }
 
@@ -144,6 +157,7 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<Op
     model = optimizer.weights(model);
     let (training, held_out) = divide(dataset);
     let sampler = Sampler::new(dataset, &training, &options.mix)?;
+    let side = *options.sides.start();
     while session.running() {
         let rate = options.rate.at(session.step(), session.done());
         let mut draw = Draw::new(options.seed, session.step());
@@ -154,7 +168,7 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<Op
         model = optimizer.step(model, gradients, rate).0;
         session.record(&optimizer, options.batch, value, rate)?;
         if session.sheet_due() {
-            reconstructions(&optimizer.averaged(&model), dataset, &held_out, &session.sheet_path())?;
+            reconstructions(&optimizer.averaged(&model), dataset, &held_out, side, &session.sheet_path())?;
         }
     }
     if session.paused() {
@@ -162,8 +176,8 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<Op
         return Ok(None);
     }
     let averaged = optimizer.averaged(&model);
-    reconstructions(&averaged, dataset, &held_out, &session.sheet_path())?;
-    let statistics = measure(&averaged, dataset, &sampler, &held_out)?;
+    reconstructions(&averaged, dataset, &held_out, side, &session.sheet_path())?;
+    let statistics = measure(&averaged, dataset, &sampler, &held_out, side)?;
     statistics.save(&options.dir)?;
     session.finish(&optimizer)?;
     Ok(Some(statistics))
@@ -189,6 +203,7 @@ pub fn refine(
     model = optimizer.weights(model);
     let (training, held_out) = divide(dataset);
     let sampler = Sampler::new(dataset, &training, &options.mix)?;
+    let side = *options.sides.start();
     while session.running() {
         let rate = options.rate.at(session.step(), session.done());
         let mut draw = Draw::new(options.seed, session.step());
@@ -205,8 +220,8 @@ pub fn refine(
         return Ok(None);
     }
     let averaged = AutoencoderTiny { encoder, decoder: optimizer.averaged(&model) };
-    reconstructions(&averaged, dataset, &held_out, &session.sheet_path())?;
-    (statistics.psnr, statistics.psnr_alpha) = quality(&averaged, dataset, &held_out)?;
+    reconstructions(&averaged, dataset, &held_out, side, &session.sheet_path())?;
+    (statistics.psnr, statistics.psnr_alpha) = quality(&averaged, dataset, &held_out, side)?;
     statistics.save(&options.dir)?;
     session.finish(&optimizer)?;
     Ok(Some(statistics))
@@ -260,10 +275,14 @@ fn crops(
     device: &Device,
 ) -> Result<Tensor<4>> {
     let side = options.crop;
+    let (least, most) = options.sides.clone().into_inner();
     let mut values = Vec::with_capacity(options.batch * 4 * side * side);
     for _ in 0..options.batch {
-        let picture = dataset.picture(sampler.draw(draw))?;
-        let corner = [0, 1].map(|_| draw.below(SIDE - side + 1));
+        let mut picture = dataset.picture(sampler.draw(draw))?;
+        if (least, most) != (SIDE, SIDE) {
+            picture = picture.resized(least + draw.below(most - least + 1));
+        }
+        let corner = [0, 1].map(|_| draw.below(picture.side - side + 1));
         picture.window(corner, side, draw.uniform() < 0.5, &mut values);
     }
     Ok(Tensor::from_data(TensorData::new(values, [options.batch, 4, side, side]), device))
@@ -316,22 +335,28 @@ pub fn tensor(pictures: &[Picture], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [pictures.len(), 4, side, side]), device)
 }
 
-/// Some of a data set's pictures, `[items, 4, SIDE, SIDE]`.
+/// Some of a data set's pictures, `[items, 4, side, side]`.
 ///
 /// # Errors
 /// Those of [`Dataset::picture`].
-pub fn whole(dataset: &Dataset, items: &[usize], device: &Device) -> Result<Tensor<4>> {
-    let pictures = items.iter().map(|&item| dataset.picture(item)).collect::<Result<Vec<_>>>()?;
+pub fn whole(dataset: &Dataset, items: &[usize], side: usize, device: &Device) -> Result<Tensor<4>> {
+    let pictures = items.iter().map(|&item| Ok(dataset.picture(item)?.resized(side))).collect::<Result<Vec<_>>>()?;
     Ok(tensor(&pictures, device))
 }
 
 /// Held-out pictures above what becomes of them.
-fn reconstructions(model: &AutoencoderTiny, dataset: &Dataset, items: &[usize], path: &Path) -> Result<()> {
+fn reconstructions(
+    model: &AutoencoderTiny,
+    dataset: &Dataset,
+    items: &[usize],
+    side: usize,
+    path: &Path,
+) -> Result<()> {
     let device = model.devices()[0].clone();
     let mut rows = Vec::new();
     let shown: Vec<usize> = items.iter().copied().step_by(items.len().div_ceil(32).max(1)).collect();
     for items in shown.chunks(8) {
-        let images = whole(dataset, items, &device)?;
+        let images = whole(dataset, items, side, &device)?;
         let decoded = model.decoder.decode_now(model.encoder.encode_now(images.clone())?)?;
         rows.extend(sheet::pictures(images));
         rows.extend(sheet::pictures(decoded));
@@ -344,14 +369,15 @@ fn measure(
     dataset: &Dataset,
     sampler: &Sampler,
     held_out: &[usize],
+    side: usize,
 ) -> Result<LatentStatistics> {
     let device = model.devices()[0].clone();
-    let (psnr, psnr_alpha) = quality(model, dataset, held_out)?;
+    let (psnr, psnr_alpha) = quality(model, dataset, held_out, side)?;
     let (mut sums, mut squares, mut count) = (Vec::<f64>::new(), Vec::<f64>::new(), 0);
     let mut draw = Draw::new(0, u64::MAX);
     let items: Vec<usize> = (0..STATISTICS).map(|_| sampler.draw(&mut draw)).collect();
     for items in items.chunks(EVALUATION_BATCH) {
-        let latent = model.encoder.encode_now(whole(dataset, items, &device)?)?;
+        let latent = model.encoder.encode_now(whole(dataset, items, side, &device)?)?;
         let [batch, channels, height, width] = latent.dims();
         sums.resize(channels, 0.0);
         squares.resize(channels, 0.0);
@@ -367,11 +393,11 @@ fn measure(
 }
 
 /// Mean peak signal-to-noise ratios of the pictures on white, and of their transparency.
-fn quality(model: &AutoencoderTiny, dataset: &Dataset, held_out: &[usize]) -> Result<(f32, f32)> {
+fn quality(model: &AutoencoderTiny, dataset: &Dataset, held_out: &[usize], side: usize) -> Result<(f32, f32)> {
     let device = model.devices()[0].clone();
     let [mut psnr, mut psnr_alpha] = [0.0f32; 2];
     for &item in held_out {
-        let image = whole(dataset, &[item], &device)?;
+        let image = whole(dataset, &[item], side, &device)?;
         let decoded = model.decoder.decode_now(model.encoder.encode_now(image.clone())?)?.clamp(0.0, 2.0);
         let error = to_vec((decoded - image).square());
         let (ink, cover) = error.split_at(error.len() / 4 * 3);

@@ -35,6 +35,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
+use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     ops::Range,
@@ -185,7 +186,7 @@ impl Latents {
 const ENCODING_BATCH: usize = 16;
 
 impl<'a> Material<'a> {
-    /// Encodes the pictures of `dataset` that `mix` draws and that are not held out.
+    /// Encodes the pictures of `dataset` that `mix` draws and that are not held out, at their side and at half of it.
     ///
     /// # Errors
     /// If a picture is damaged, or there is nothing to encode.
@@ -196,6 +197,21 @@ impl<'a> Material<'a> {
         statistics: &LatentStatistics,
         text: TextFn<'a>,
     ) -> Result<Self> {
+        Self::encode_at(dataset, mix, autoencoder, statistics, text, SIDE)
+    }
+
+    /// [`Material::encode`] of the pictures at another side.
+    ///
+    /// # Errors
+    /// As [`Material::encode`].
+    pub fn encode_at(
+        dataset: &'a Dataset,
+        mix: &Mix,
+        autoencoder: &AutoencoderTiny,
+        statistics: &LatentStatistics,
+        text: TextFn<'a>,
+        side: usize,
+    ) -> Result<Self> {
         let device = autoencoder.devices()[0].clone();
         let items = Sampler::new(dataset, &dataset.training(), mix)?.items().to_vec();
         let (mut wholes, mut halves) = (Vec::new(), Vec::new());
@@ -203,7 +219,7 @@ impl<'a> Material<'a> {
         let bar = ProgressBar::new(items.len() as u64).with_message("pictures encoded");
         bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} {msg}").expect("a valid template"));
         for items in items.chunks(ENCODING_BATCH) {
-            let images = whole(dataset, items, &device)?;
+            let images = whole(dataset, items, side, &device)?;
             let small = halved(images.clone());
             for (index, (images, values)) in [(images, &mut wholes), (small, &mut halves)].into_iter().enumerate() {
                 let latents = autoencoder.encoder.encode_now(images)?;
@@ -243,6 +259,11 @@ impl<'a> Material<'a> {
         self.half.side
     }
 
+    /// Places in the data set of the pictures encoded.
+    pub fn items(&self) -> &[usize] {
+        &self.items
+    }
+
     /// The picture at a place.
     pub fn item(&self, place: usize) -> &Item {
         &self.dataset.items[self.items[place]]
@@ -267,6 +288,13 @@ impl<'a> Material<'a> {
         let Sentences { tokens, pooled } = (self.text)(&captions)?;
         let moved = |data: TensorData| data.convert::<f32>();
         Ok((Tensor::from_data(moved(tokens.into_data()), device), Tensor::from_data(moved(pooled.into_data()), device)))
+    }
+
+    /// [`Material::condition`] of `captions` and, after them, of as many empty ones.
+    pub(super) fn guided(&self, captions: &[String], device: &Device) -> Result<(Tensor<3>, Tensor<2>)> {
+        let (tokens, pooled) = self.condition(captions, device)?;
+        let (no_tokens, no_pooled) = self.condition(&vec![""; captions.len()], device)?;
+        Ok((Tensor::cat(vec![tokens, no_tokens], 0), Tensor::cat(vec![pooled, no_pooled], 0)))
     }
 }
 
@@ -339,6 +367,19 @@ impl Batch {
         }
         (x, v)
     }
+
+    /// Mean squared error of a prediction of v from the noisy latents and the timesteps.
+    pub(super) fn loss(
+        &self,
+        predict: impl FnOnce(Tensor<4>, Tensor<1>) -> Result<Tensor<4>>,
+        device: &Device,
+    ) -> Result<Tensor<1>> {
+        let (x, v) = self.noisy(&schedule()?);
+        let tensor = |values| Tensor::<4>::from_data(TensorData::new(values, self.shape), device);
+        let timesteps: Vec<f32> = self.timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Tensor::<1>::from_data(TensorData::new(timesteps, [self.places.len()]), device);
+        Ok((predict(tensor(x), timesteps)? - tensor(v)).square().mean())
+    }
 }
 
 /// `sqrt(abar_t)` and `sqrt(1 - abar_t)`.
@@ -355,11 +396,6 @@ pub fn schedule() -> Result<Schedule> {
     Schedule::new(&ScheduleConfig::stable_diffusion())
 }
 
-/// Pictures of a sheet in one row.
-const SHEET_COLUMNS: usize = 8;
-/// Pictures of a sheet.
-const SHEET_ITEMS: usize = 32;
-
 /// Trains until the budget is spent. Continues a run that was interrupted.
 ///
 /// `decoder` draws the sheets.
@@ -372,53 +408,74 @@ pub fn train(
     options: &Options,
     device: &Device,
 ) -> Result<f32> {
+    let init = |device: &Device| match &options.init {
+        Some(file) => warm::start(options.network.init_for_training(device)?, file, ""),
+        None => options.network.init_for_training(device),
+    };
+    let loss = |model: &UNet, batch: &Batch, _: &mut Draw, device: &Device| {
+        let (tokens, pooled) = material.condition(&batch.captions, device)?;
+        batch.loss(|x, timesteps| model.forward_now(x, timesteps, tokens, Some(pooled)), device)
+    };
+    let report = |model: &UNet, sheet: &Sheet| {
+        let (tokens, pooled) = material.guided(&sheet.prompts(material), &model.devices()[0])?;
+        let clean = sheet.draw(material, options, &model.devices()[0], |x, timesteps| {
+            model.forward_now(x, timesteps, tokens.clone(), Some(pooled.clone()))
+        })?;
+        let found =
+            ranks(&to_vec(clean.clone()), material, &sheet.places).into_iter().filter(|&rank| rank == 1).count();
+        sheet::write(&decode(decoder, clean)?, SHEET_COLUMNS, &sheet.path)?;
+        Ok(format!("the true picture is nearest for {found} of {} drawings", sheet.places.len()))
+    };
+    fit(material, options, device, init, loss, report)
+}
+
+/// The loop that every denoiser of this project is trained in: `init` makes the network, `loss` judges it on a batch,
+/// `report` draws a sheet with the averaged weights and says what it shows.
+pub(super) fn fit<M: Module>(
+    material: &Material,
+    options: &Options,
+    device: &Device,
+    init: impl FnOnce(&Device) -> Result<M>,
+    loss: impl Fn(&M, &Batch, &mut Draw, &Device) -> Result<Tensor<1>>,
+    report: impl Fn(&M, &Sheet) -> Result<String>,
+) -> Result<f32> {
     let sampler = material.sampler(options)?;
     let device = &device.clone().autodiff();
     device.seed(options.seed);
-    let schedule = schedule()?;
     let config = OptimizerConfig { average_decay: options.average_decay, ..OptimizerConfig::default() };
-    let mut model = options.network.init_for_training(device)?;
-    if let Some(file) = &options.init {
-        model = warm::start(model, file, "")?;
-    }
+    let mut model = init(device)?;
     let mut optimizer = Optimizer::new(&model, config);
     let mut session = Session::open(&options.dir, options.budget, options.intervals, &mut optimizer)?;
     model = optimizer.weights(model);
+    let draw_sheet = |model: &M, optimizer: &Optimizer, session: &Session| {
+        let mut draw = Draw::new(options.seed, u64::MAX);
+        let places = (0..SHEET_ITEMS).map(|_| sampler.draw(&mut draw)).collect();
+        let said =
+            report(&optimizer.averaged(model), &Sheet { places, seed: options.seed, path: session.sheet_path() })?;
+        session.say(format!("update {}: {said}", session.step()));
+        Ok::<_, crate::Error>(())
+    };
     let mut last = f32::NAN;
     while session.running() {
         let rate = options.rate.at(session.step(), session.done());
         let mut draw = Draw::new(options.seed, session.step());
         let batch = Batch::draw(material, &sampler, options, &mut draw);
-        let loss = loss(&model, material, &batch, &schedule, device)?;
+        let loss = loss(&model, &batch, &mut draw, device)?;
         last = loss.clone().inner().into_scalar::<f32>();
         model = optimizer.step(model, loss.backward(), rate).0;
         session.record(&optimizer, options.batch, last, rate)?;
         if session.sheet_due() {
-            let report =
-                report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
-            session.say(report);
+            draw_sheet(&model, &optimizer, &session)?;
         }
     }
     if !session.paused() {
         session.save(&optimizer)?;
         if options.intervals.sheet < Duration::MAX {
-            let report =
-                report(&optimizer.averaged(&model), material, &sampler, decoder, options, &schedule, &session)?;
-            session.say(report);
+            draw_sheet(&model, &optimizer, &session)?;
         }
     }
     session.finish(&optimizer)?;
     Ok(last)
-}
-
-fn loss(model: &UNet, material: &Material, batch: &Batch, schedule: &Schedule, device: &Device) -> Result<Tensor<1>> {
-    let (x, v) = batch.noisy(schedule);
-    let tensor = |values| Tensor::<4>::from_data(TensorData::new(values, batch.shape), device);
-    let timesteps: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
-    let timesteps = Tensor::<1>::from_data(TensorData::new(timesteps, [batch.places.len()]), device);
-    let (tokens, pooled) = material.condition(&batch.captions, device)?;
-    let prediction = model.forward_now(tensor(x), timesteps, tokens, Some(pooled))?;
-    Ok((prediction - tensor(v)).square().mean())
 }
 
 /// The averaged network of the run in `dir`.
@@ -432,63 +489,81 @@ pub fn load(dir: &Path, config: &UNetConfig, device: &Device) -> Result<UNet> {
     Ok(optimizer.averaged(&model))
 }
 
-/// Steps of a sheet's drawing through one expert's range.
+/// Pictures of a sheet in one row.
+pub(super) const SHEET_COLUMNS: usize = 8;
+/// Pictures of a sheet.
+const SHEET_ITEMS: usize = 32;
+/// Steps of a sheet's drawing through the trained range.
 const SHEET_STEPS: usize = 12;
 /// Guidance of a sheet's drawing.
 const SHEET_GUIDANCE: f32 = 3.0;
 
-/// Draws a sheet with one expert and says how often its estimate is nearest to the true picture among all of its style.
-///
-/// The structure expert starts from noise; the texture expert from true pictures with the noise of its first timestep.
-fn report(
-    model: &UNet,
-    material: &Material,
-    sampler: &Sampler,
+/// What a sheet is drawn of.
+pub(super) struct Sheet {
+    /// Places in the material.
+    pub places: Vec<usize>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// The PNG to write.
+    pub path: PathBuf,
+}
+
+impl Sheet {
+    /// What the pictures are asked for by.
+    pub fn prompts(&self, material: &Material) -> Vec<String> {
+        prompts(material, &self.places)
+    }
+
+    /// Draws normalized latents `[places, channels, side, side]`. `predict` is asked for v of a doubled batch, with and
+    /// without condition.
+    ///
+    /// A network of all timesteps or of the late ones starts from noise; one of the early ones from the true pictures with
+    /// the noise of its first timestep.
+    pub fn draw(
+        &self,
+        material: &Material,
+        options: &Options,
+        device: &Device,
+        predict: impl Fn(Tensor<4>, Tensor<1>) -> Result<Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        let (range, schedule) = (&options.timesteps, schedule()?);
+        let count = self.places.len();
+        let Latents { channels, side, .. } = material.whole;
+        let mut x = Draw::new(self.seed, u64::MAX - 1).normal(count * channels * side * side);
+        if range.end < schedule.alphas_cumprod().len() {
+            let (a, s) = coefficients(&schedule, range.end - 1);
+            let clean = self.places.iter().flat_map(|&place| material.latent(place));
+            x.iter_mut().zip(clean).for_each(|(n, x0)| *n = a * x0 + s * *n);
+        }
+        let mut x = Tensor::<4>::from_data(TensorData::new(x, [count, channels, side, side]), device);
+        let mut clean = x.clone();
+        for step in 0..SHEET_STEPS {
+            let at = |step: usize| range.end - 1 - step * (range.len() - 1) / SHEET_STEPS;
+            let (a, s) = coefficients(&schedule, at(step));
+            let timesteps = Tensor::<1>::full([2 * count], at(step) as f32, device);
+            let v = predict(Tensor::cat(vec![x.clone(), x.clone()], 0), timesteps)?;
+            let (v, free) = (v.clone().narrow(0, 0, count), v.narrow(0, count, count));
+            let v = free.clone() + (v - free) * SHEET_GUIDANCE;
+            clean = x.clone() * a - v.clone() * s;
+            let noise = x * s + v * a;
+            let (a, s) = coefficients(&schedule, at(step + 1));
+            x = clean.clone() * a + noise * s;
+        }
+        Ok(clean)
+    }
+}
+
+/// Normalized latents as pictures on white.
+pub(super) fn decode(
     (autoencoder, statistics): (&AutoencoderTiny, &LatentStatistics),
-    options: &Options,
-    schedule: &Schedule,
-    session: &Session,
-) -> Result<String> {
-    let mut draw = Draw::new(options.seed, u64::MAX);
-    let places: Vec<usize> = (0..SHEET_ITEMS).map(|_| sampler.draw(&mut draw)).collect();
-    let count = places.len();
-    let device = model.devices()[0].clone();
-    let range = &options.timesteps;
-    let Latents { channels, side, .. } = material.whole;
-    let mut x = draw.normal(count * channels * side * side);
-    if range.end < schedule.alphas_cumprod().len() {
-        let (a, s) = coefficients(schedule, range.end - 1);
-        let clean = places.iter().flat_map(|&place| material.latent(place));
-        x.iter_mut().zip(clean).for_each(|(n, x0)| *n = a * x0 + s * *n);
-    }
-    let captions = prompts(material, &places);
-    let shape = [count, channels, side, side];
-    let mut x = Tensor::<4>::from_data(TensorData::new(x, shape), &device);
-    let (tokens, pooled) = material.condition(&captions, &device)?;
-    let (no_tokens, no_pooled) = material.condition(&vec![""; count], &device)?;
-    let (tokens, pooled) = (Tensor::cat(vec![tokens, no_tokens], 0), Tensor::cat(vec![pooled, no_pooled], 0));
-    let mut clean = x.clone();
-    for step in 0..SHEET_STEPS {
-        let at = |step: usize| range.end - 1 - step * (range.len() - 1) / SHEET_STEPS;
-        let (a, s) = coefficients(schedule, at(step));
-        let timesteps = Tensor::<1>::full([2 * count], at(step) as f32, &device);
-        let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
-        let v = model.forward_now(both, timesteps, tokens.clone(), Some(pooled.clone()))?;
-        let (v, free) = (v.clone().narrow(0, 0, count), v.narrow(0, count, count));
-        let v = free.clone() + (v - free) * SHEET_GUIDANCE;
-        clean = x.clone() * a - v.clone() * s;
-        let noise = x * s + v * a;
-        let (a, s) = coefficients(schedule, at(step + 1));
-        x = clean.clone() * a + noise * s;
-    }
-    let found = ranks(&to_vec(clean.clone()), material, &places).into_iter().filter(|&rank| rank == 1).count();
-    let latents = statistics.restore(clean);
+    latents: Tensor<4>,
+) -> Result<Vec<RgbImage>> {
+    let latents = statistics.restore(latents);
     let mut pictures = Vec::new();
-    for index in 0..count {
+    for index in 0..latents.dims()[0] {
         pictures.extend(sheet::pictures(autoencoder.decoder.decode_now(latents.clone().narrow(0, index, 1))?));
     }
-    sheet::write(&pictures, SHEET_COLUMNS, &session.sheet_path())?;
-    Ok(format!("update {}: the true picture is nearest for {found} of {count} drawings", session.step()))
+    Ok(pictures)
 }
 
 /// What the pictures at `places` are asked for by, every other one in Chinese.
@@ -519,9 +594,9 @@ pub(super) fn ranks(drawn: &[f32], material: &Material, places: &[usize]) -> Vec
 
 /// Pictures at half scale: means of 2x2 pixels.
 fn halved(images: Tensor<4>) -> Tensor<4> {
-    let [batch, channels, _, _] = images.dims();
-    let pairs = images.reshape([batch * channels * SIDE / 2, 2, SIDE / 2, 2]);
-    pairs.mean_dim(1).mean_dim(3).reshape([batch, channels, SIDE / 2, SIDE / 2])
+    let [batch, channels, side, _] = images.dims();
+    let pairs = images.reshape([batch * channels * side / 2, 2, side / 2, 2]);
+    pairs.mean_dim(1).mean_dim(3).reshape([batch, channels, side / 2, side / 2])
 }
 
 pub(super) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -12,8 +12,8 @@ use crate::{
     diffusion::schedule::{Prediction, ScheduleConfig},
     nets::{autoencoder_tiny::AutoencoderTinyConfig, unet::UNetConfig},
     pipeline::config::{
-        Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange, TextConfig,
-        VectorConfig,
+        DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange,
+        TextConfig, VectorConfig,
     },
     weights::{
         self,
@@ -23,7 +23,10 @@ use crate::{
     },
 };
 use burn::{module::Module, tensor::Device};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What `pangu-draw train export` is asked for.
 #[derive(Debug, Clone)]
@@ -157,6 +160,9 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
         },
         image: ImageConfig { width: SIDE, height: SIDE, multiple: 16, max: 2 * SIDE },
         styles: styles.iter().map(|&style| captions::style(style)).collect(),
+        control: None,
+        picture: None,
+        companions: BTreeMap::new(),
         defaults: Defaults {
             steps: 12,
             guidance_scale: 3.0,
@@ -164,6 +170,7 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
             sampler: "dpmpp_2m".into(),
             spacing: "trailing".into(),
             style: styles.first().map(|style| style.id().into()),
+            t_low: DEFAULT_T_LOW,
         },
     }
 }

@@ -27,7 +27,9 @@ pub mod optimizer;
 pub mod plot;
 pub mod session;
 pub mod sheet;
+pub mod sketch;
 pub mod text;
+pub mod variation;
 pub mod warm;
 
 use crate::{Error, Result};

@@ -8,8 +8,8 @@ use crate::{
 use burn::module::Module;
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
-/// Loads what the GGUF file at `path` has for `module`. Where the network has more channels, the new ones become 0; a
-/// parameter that the file lacks keeps its value.
+/// Loads what the GGUF file at `path` has for `module`. Where the network has more channels, it begins by ignoring the new
+/// inputs, whose weights become 0; new outputs, and parameters that the file lacks, keep their values.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -38,7 +38,7 @@ impl TensorSource for Grown {
         let Some((shape, own)) = self.own.get(name) else { return Ok(None) };
         let values = match self.file.tensor(name)? {
             Some(stored) if stored.shape.len() == shape.len() => {
-                let mut values = vec![0.0; own.len()];
+                let mut values = own.clone();
                 copy(
                     &stored.shape,
                     &stored.dtype.dequantize(&stored.bytes, stored.shape.iter().product())?,
@@ -54,7 +54,7 @@ impl TensorSource for Grown {
     }
 }
 
-/// Copies the block that both shapes have in common.
+/// Copies the block that both shapes have in common. What lies beside it becomes 0, what lies after it stays.
 fn copy(from_shape: &[usize], from: &[f32], to_shape: &[usize], to: &mut [f32]) {
     let (Some((&from_outer, from_rest)), Some((&to_outer, to_rest))) =
         (from_shape.split_first(), to_shape.split_first())
@@ -64,7 +64,9 @@ fn copy(from_shape: &[usize], from: &[f32], to_shape: &[usize], to: &mut [f32]) 
     };
     let [from_size, to_size] = [from_rest, to_rest].map(|rest| rest.iter().product::<usize>());
     for index in 0..from_outer.min(to_outer) {
-        copy(from_rest, &from[index * from_size..][..from_size], to_rest, &mut to[index * to_size..][..to_size]);
+        let to = &mut to[index * to_size..][..to_size];
+        to.fill(0.0);
+        copy(from_rest, &from[index * from_size..][..from_size], to_rest, to);
     }
 }
 
@@ -72,8 +74,8 @@ fn copy(from_shape: &[usize], from: &[f32], to_shape: &[usize], to: &mut [f32]) 
 mod tests {
     #[test]
     fn what_both_have_is_copied() {
-        let mut to = [9.0; 6];
-        super::copy(&[2, 2], &[1.0, 2.0, 3.0, 4.0], &[2, 3], &mut to);
-        assert_eq!(to, [1.0, 2.0, 9.0, 3.0, 4.0, 9.0]);
+        let mut to = [9.0; 9];
+        super::copy(&[2, 2], &[1.0, 2.0, 3.0, 4.0], &[3, 3], &mut to);
+        assert_eq!(to, [1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 9.0, 9.0, 9.0]);
     }
 }

@@ -3,7 +3,7 @@
 use super::describe;
 use crate::{
     Error, Result,
-    weights::source::{Reading, Source},
+    weights::source::{Reading, Source, sibling_url},
 };
 use js_sys::{Reflect, Uint8Array};
 use std::{cell::RefCell, ops::Range};
@@ -81,6 +81,10 @@ impl Source for Fetch<'_> {
                 false => Error::Read { what: url, why: describe(&error) },
             })
         })
+    }
+
+    fn sibling<'b>(&'b self, folder: &str) -> Box<dyn Source + 'b> {
+        Box::new(Fetch::new(&sibling_url(&self.base, folder), self.cache, self.signal, self.on_bytes))
     }
 }
 

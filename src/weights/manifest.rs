@@ -63,6 +63,9 @@ pub struct Component {
     pub network: String,
     /// File name within the model folder.
     pub file: String,
+    /// The model folder beside this one that holds the file, where models share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// Length of the file.
     pub bytes: u64,
     /// SHA-256 of each chunk, in hexadecimal.
@@ -135,14 +138,16 @@ impl Manifest {
         if self.components.len() > MAX_COMPONENTS {
             return Err(corrupt(format!("it lists more than {MAX_COMPONENTS} components")));
         }
-        let (mut roles, mut files) = (BTreeSet::new(), BTreeSet::from([FILE.to_owned()]));
+        let (mut roles, mut files) = (BTreeSet::new(), BTreeSet::from([format!("/{FILE}")]));
         for component in &self.components {
-            let Component { role, network, file, bytes, sha256 } = component;
+            let Component { role, network, file, folder, bytes, sha256 } = component;
             plain_name("role", role)?;
             plain_name("network", network)?;
             plain_name("file", file)?;
+            folder.iter().try_for_each(|folder| plain_name("folder", folder))?;
             // Some file systems do not tell cases apart.
-            if !roles.insert(role) || !files.insert(file.to_ascii_lowercase()) {
+            let place = format!("{}/{file}", folder.as_deref().unwrap_or_default()).to_ascii_lowercase();
+            if !roles.insert(role) || !files.insert(place) {
                 return Err(corrupt(format!("component `{role}` or its file is listed twice")));
             }
             if !(1..=MAX_COMPONENT_BYTES).contains(bytes) || bytes.div_ceil(self.chunk_bytes) != sha256.len() as u64 {
@@ -191,12 +196,12 @@ impl Component {
             sha256.push(hex::encode(Sha256::digest(&chunk)));
             chunk.clear();
         }
-        Ok(Self { role: role.into(), network: network.into(), file, bytes, sha256 })
+        Ok(Self { role: role.into(), network: network.into(), file, folder: None, bytes, sha256 })
     }
 }
 
 /// Checks that `name` is letters, digits, `.`, `_` and `-`, and no path: safe as a file name and within a URL.
-fn plain_name(field: &str, name: &str) -> Result<()> {
+pub(crate) fn plain_name(field: &str, name: &str) -> Result<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     match (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain) {
         true => Ok(()),

@@ -17,6 +17,18 @@ pub trait Source {
     /// # Errors
     /// [`Error::Read`].
     fn read<'a>(&'a self, name: &'a str, range: Range<u64>) -> Reading<'a>;
+
+    /// The model folder called `folder` beside this one.
+    fn sibling<'a>(&'a self, folder: &str) -> Box<dyn Source + 'a>;
+}
+
+/// The address of `folder` beside the folder at `base`.
+#[cfg(any(feature = "cli", target_arch = "wasm32"))]
+pub(crate) fn sibling_url(base: &str, folder: &str) -> String {
+    // A server's root has nothing beside it.
+    let parent = base.trim_end_matches('/').rsplit_once('/').map(|(parent, _)| parent);
+    let parent = parent.filter(|parent| !parent.ends_with('/')).unwrap_or(base.trim_end_matches('/'));
+    format!("{parent}/{folder}")
 }
 
 /// Reads the component of that role chunk by chunk, and verifies each before it is used.
@@ -32,6 +44,8 @@ pub async fn load_component(
     on_progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<GgufFile> {
     let component = manifest.component(role)?;
+    let elsewhere = component.folder.as_ref().map(|folder| source.sibling(folder));
+    let source = elsewhere.as_deref().unwrap_or(source);
     let failed = |why: String| Error::Read { what: component.file.clone(), why };
     let mut bytes = Vec::new();
     // The length comes from the manifest: it may be more than there is memory.
@@ -51,7 +65,7 @@ pub async fn load_component(
     GgufFile::new(&component.file, bytes)
 }
 
-/// Files held in memory, by name.
+/// Files held in memory, by name; those of a folder beside it are called `../folder/name`.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySource(pub BTreeMap<String, Vec<u8>>);
 
@@ -64,6 +78,12 @@ impl Source for MemorySource {
             bytes[within(range.start)..within(range.end)].to_vec()
         });
         Box::pin(std::future::ready(part))
+    }
+
+    fn sibling<'a>(&'a self, folder: &str) -> Box<dyn Source + 'a> {
+        let prefix = format!("../{folder}/");
+        let files = self.0.iter().filter_map(|(name, bytes)| Some((name.strip_prefix(&prefix)?.into(), bytes.clone())));
+        Box::new(Self(files.collect()))
     }
 }
 
@@ -103,6 +123,10 @@ mod native {
     impl Source for FolderSource {
         fn read<'a>(&'a self, name: &'a str, range: Range<u64>) -> Reading<'a> {
             Box::pin(std::future::ready(self.read_now(name, range)))
+        }
+
+        fn sibling<'a>(&'a self, folder: &str) -> Box<dyn Source + 'a> {
+            Box::new(Self(self.0.join("..").join(folder)))
         }
     }
 
@@ -193,6 +217,10 @@ mod native {
         impl Source for HttpSource {
             fn read<'a>(&'a self, name: &'a str, range: Range<u64>) -> Reading<'a> {
                 Box::pin(std::future::ready(self.read_now(name, range)))
+            }
+
+            fn sibling<'a>(&'a self, folder: &str) -> Box<dyn Source + 'a> {
+                Box::new(Self::new(&sibling_url(&self.base, folder)))
             }
         }
     }

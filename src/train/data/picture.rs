@@ -47,6 +47,16 @@ impl Picture {
         Self::new(image.width() as usize, premultiplied.collect())
     }
 
+    /// The picture with colours not premultiplied, as the rest of the crate has them.
+    pub fn to_straight(&self) -> crate::Image {
+        let rgba = self.rgba.chunks_exact(4).flat_map(|pixel| {
+            let alpha = u16::from(pixel[3]);
+            let over = |c: u8| (u16::from(c) * 255 + alpha / 2).checked_div(alpha).unwrap_or(0).min(255) as u8;
+            [over(pixel[0]), over(pixel[1]), over(pixel[2]), pixel[3]]
+        });
+        crate::Image { width: self.side, height: self.side, rgba: rgba.collect() }
+    }
+
     fn image(&self) -> RgbaImage {
         RgbaImage::from_raw(self.side as u32, self.side as u32, self.rgba.clone()).expect("four bytes a pixel")
     }

@@ -189,6 +189,7 @@ impl Bench<'_> {
             sequential: false,
         };
         let mut run = Run {
+            before: 0,
             denoiser: &guided,
             cond: &prompt.cond,
             sigmas,

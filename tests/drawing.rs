@@ -1,0 +1,153 @@
+//! Drawing over a picture, inside a mask, and in sizes that a model was not trained on, with a tiny Stable Diffusion.
+#![cfg(feature = "cli")]
+
+use clap::Parser;
+use pangu_draw::{
+    Image,
+    cli::Cli,
+    device::{self, DeviceChoice},
+    nets::Pace,
+    pipeline::{Control, Drawing, Event, Generator, Request, config::ControlKind},
+    weights::source::FolderSource,
+};
+use pollster::block_on;
+use std::path::{Path, PathBuf};
+
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("drawing-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+/// The tiny pipeline of tests/goldens, trained (not at all) for 16x16 pixels, and where it lies.
+fn stable_diffusion(name: &str) -> (Generator, FolderSource) {
+    let folder = folder(name);
+    let golden = format!("{}/tests/goldens/pipeline_sd", env!("CARGO_MANIFEST_DIR"));
+    let output = folder.display().to_string();
+    Cli::parse_from(["pangu-draw", "convert", &golden, "-o", &output, "--quantize", "f32"]).run().unwrap();
+    let source = FolderSource(folder);
+    let device = block_on(device::open(DeviceChoice::Cpu)).unwrap();
+    (block_on(Generator::load(&source, device, &Pace::free(), &mut |_| {})).unwrap(), source)
+}
+
+fn request() -> Request {
+    Request { prompt: "a red apple".into(), seed: 3, steps: Some(6), ..Request::default() }
+}
+
+fn draw(generator: &Generator, source: &FolderSource, request: &Request) -> Drawing {
+    block_on(generator.prepare(request, source, &Pace::free(), &mut |_| {})).unwrap();
+    block_on(generator.generate(request, &Pace::free(), &mut |_| {})).unwrap()
+}
+
+/// An opaque picture with a little of everything.
+fn picture(width: usize, height: usize) -> Image {
+    let pixel = |i: usize| [(i * 7 % 256) as u8, (i * 13 % 256) as u8, 90, 255];
+    Image::new(width, height, (0..width * height).flat_map(pixel).collect()).unwrap()
+}
+
+fn mean_difference(a: &Image, b: &Image) -> f64 {
+    assert_eq!((a.width, a.height), (b.width, b.height));
+    let sum: u64 = a.rgba.iter().zip(&b.rgba).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    sum as f64 / a.rgba.len() as f64
+}
+
+#[test]
+fn the_less_is_drawn_over_a_picture_the_more_of_it_stays() {
+    let (generator, source) = stable_diffusion("strength");
+    let over = |strength: f64| {
+        let request = Request { init: Some(picture(16, 16)), strength: Some(strength), ..request() };
+        draw(&generator, &source, &request)
+    };
+    // What the autoencoder alone makes of it: one step from the lowest noise level.
+    let (little, half, all) = (over(0.01), over(0.5), over(1.0));
+    let far = |drawing: &Drawing| mean_difference(&drawing.image, &little.image);
+    assert!(far(&half) > 0.0 && far(&all) > far(&half), "{} and {}", far(&half), far(&all));
+    assert_eq!(half.settings.init.as_ref().unwrap().strength, 0.5);
+
+    let mut steps = Vec::new();
+    let request = Request { init: Some(picture(16, 16)), strength: Some(0.5), ..request() };
+    let heard = &mut |event| {
+        if let Event::Step(step) = event {
+            steps.push((step.index, step.of));
+        }
+    };
+    block_on(generator.generate(&request, &Pace::free(), heard)).unwrap();
+    assert_eq!(steps, [(0, 3), (1, 3), (2, 3)], "half of six steps are made");
+}
+
+#[test]
+fn outside_a_mask_nothing_changes() {
+    let (generator, source) = stable_diffusion("mask");
+    let init = picture(16, 16);
+    // White in the right half: that is drawn over.
+    let mask = (0..256).flat_map(|i| if i % 16 < 8 { [0, 0, 0, 255] } else { [255; 4] }).collect();
+    let mask = Image::new(16, 16, mask).unwrap();
+    let drawing = draw(&generator, &source, &Request { init: Some(init.clone()), mask: Some(mask), ..request() });
+    let (mut inside, mut outside) = (0u32, 0u32);
+    for (i, (a, b)) in drawing.image.rgba.chunks_exact(4).zip(init.rgba.chunks_exact(4)).enumerate() {
+        let difference = a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();
+        *if i % 16 < 8 { &mut outside } else { &mut inside } += difference;
+    }
+    assert_eq!(outside, 0);
+    assert!(inside > 128, "{inside}: something was drawn");
+    assert_eq!(drawing.settings.init.unwrap().strength, 1.0, "inside a mask all is drawn anew, unless asked otherwise");
+}
+
+#[test]
+fn larger_pictures_begin_with_a_draft() {
+    let (generator, source) = stable_diffusion("sizes");
+    let sized = |width, height, t_low| Request { width: Some(width), height: Some(height), t_low, ..request() };
+    let square = draw(&generator, &source, &sized(32, 32, None));
+    let draft = square.settings.draft.as_ref().unwrap();
+    assert_eq!((draft.size, draft.t_low), (Some([16, 16]), 600.0));
+    assert_eq!((square.image.width, square.image.height), (32, 32));
+
+    let wide = draw(&generator, &source, &sized(32, 16, Some(500.0)));
+    assert_eq!(wide.settings.draft.as_ref().unwrap().size, Some([12, 22]), "as many pixels in the same proportions");
+    assert_eq!((wide.image.width, wide.image.height), (32, 16));
+
+    let direct = draw(&generator, &source, &sized(32, 32, Some(1000.0)));
+    assert_eq!(direct.settings.draft, None, "at T there is nothing left to draft");
+    assert!(mean_difference(&direct.image, &square.image) > 0.0);
+    assert_eq!(draw(&generator, &source, &sized(16, 22, None)).settings.draft, None, "a little more is drawn as it is");
+    // All of the draft, scaled: nothing is left to draw.
+    let scaled = draw(&generator, &source, &sized(32, 32, Some(0.0)));
+    assert_eq!((scaled.image.width, scaled.image.height), (32, 32));
+}
+
+#[test]
+fn the_same_request_draws_the_same_picture_by_whatever_way() {
+    let (generator, source) = stable_diffusion("again");
+    for request in [
+        Request { width: Some(32), height: Some(32), sampler: Some("euler_ancestral".into()), ..request() },
+        Request { init: Some(picture(20, 10)), strength: Some(0.7), sampler: Some("lcm".into()), ..request() },
+    ] {
+        assert_eq!(draw(&generator, &source, &request).image, draw(&generator, &source, &request).image);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_drawn() {
+    let (generator, source) = stable_diffusion("refused");
+    let init = || Some(picture(16, 16));
+    let control = |image| Control { image, ..Control::new(ControlKind::Outline, picture(1, 1)) };
+    for (request, code) in [
+        (Request { mask: init(), ..request() }, "invalid"),
+        (Request { init: init(), strength: Some(0.0), ..request() }, "invalid"),
+        (Request { init: init(), strength: Some(f64::NAN), ..request() }, "invalid"),
+        (Request { t_low: Some(1001.0), ..request() }, "invalid"),
+        (Request { upsampler: Some("magic".into()), ..request() }, "invalid"),
+        (Request { exchange: Some("shouting".into()), ..request() }, "invalid"),
+        (Request { controls: vec![control(None)], ..request() }, "invalid"),
+        (Request { controls: vec![control(init())], ..request() }, "unsupported"),
+        (Request { draft: Some(ControlKind::Outline), ..request() }, "unsupported"),
+    ] {
+        let prepared = block_on(generator.prepare(&request, &source, &Pace::free(), &mut |_| {})).unwrap_err();
+        let drawn = block_on(generator.generate(&request, &Pace::free(), &mut |_| {})).unwrap_err();
+        assert_eq!((prepared.code(), drawn.code()), (code, code), "{prepared}");
+    }
+    // What was not prepared is not drawn.
+    let request = Request { init: init(), ..request() };
+    let result = block_on(generator.generate(&request, &Pace::free(), &mut |_| {}));
+    assert_eq!(result.unwrap_err().code(), "unsupported");
+}
