@@ -43,7 +43,7 @@ pub fn fit(image: &Image, [height, width]: [usize; 2], device: &Device) -> Tenso
 /// [`Error::Device`] if the device fails, or if a value is not finite: a black or broken picture is never returned.
 pub async fn to_image(pixels: Tensor<4>) -> Result<Image> {
     let [_, _, height, width] = pixels.dims();
-    let data = pixels.slice([0..1]).into_data_async().await;
+    let data = pixels.narrow(0, 0, 1).into_data_async().await;
     let data = data.map_err(|error| Error::Device(format!("reading the picture back: {error:?}")))?;
     let values: Vec<f32> = data.convert::<f32>().try_to_vec().map_err(|error| Error::Device(format!("{error:?}")))?;
     if values.iter().any(|value| !value.is_finite()) {

@@ -219,7 +219,7 @@ fn gaussians_are_fused_as_the_formula_says() {
         let off = error(&fused((0.0, 0.5), (0.0, 1.5), d), &expected);
         assert!(off < 1e-3, "variances, d = {d}: {off:e}");
 
-        let mean = (1.0 - d) * 2.0 + d * -1.0;
+        let mean = (1.0 - d) * 2.0 - d;
         let expected: Vec<f32> = x.iter().map(|x| (mean + (f64::from(*x) - mean) * shrink(0.8, 1.0)) as f32).collect();
         let off = error(&fused((2.0, 0.8), (-1.0, 0.8), d), &expected);
         assert!(off < 1e-3, "means, d = {d}: {off:e}");

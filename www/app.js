@@ -1,11 +1,13 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { Info, LoadProgress, Picture, StepProgress } from "./types.js" */
+/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "./types.js" */
 /** @import { Key } from "./i18n.js" */
 
 import { CancelledError, CrashError, DeviceError, Generator, InvalidError, PanguDrawError } from "./pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
+import { offer, resize, speak as speakControls, steering } from "./controls.js";
 import { paintNoise, paintPixels } from "./canvas.js";
+import { element } from "./dom.js";
 
 const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
@@ -13,13 +15,15 @@ const modelUrl = query.get("model") ?? "models/default/";
 const ALBUM = 24;
 /** Steps between two previews: decoding one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
-
-/** @template {HTMLElement} T @param {string} id @param {{ new (): T }} type @returns {T} */
-function element(id, type) {
-  const found = document.getElementById(id);
-  if (found instanceof type) return found;
-  throw new Error(`the page has no ${id}`);
-}
+/** Strengths of a control that are compared. */
+const STRENGTHS = [0, 0.25, 0.5, 0.75, 1];
+/** Sizes to choose from, as multiples of the size that the model was trained on: across, down. */
+const SIZES = [
+  [1, 1],
+  [2, 2],
+  [2, 1],
+  [1, 2],
+];
 
 const ui = {
   form: element("form", HTMLFormElement),
@@ -30,11 +34,20 @@ const ui = {
   backgroundField: element("background-field", HTMLElement),
   background: element("background", HTMLSelectElement),
   colour: element("colour", HTMLInputElement),
+  sizeField: element("size-field", HTMLElement),
+  size: element("size", HTMLSelectElement),
   seed: element("seed", HTMLInputElement),
   negative: element("negative", HTMLInputElement),
   steps: element("steps", HTMLInputElement),
   guidance: element("guidance", HTMLInputElement),
   sampler: element("sampler", HTMLSelectElement),
+  coopFields: element("coop-fields", HTMLElement),
+  exchange: element("exchange", HTMLSelectElement),
+  until: element("until", HTMLInputElement),
+  bridgeFields: element("bridge-fields", HTMLElement),
+  tLow: element("t-low", HTMLInputElement),
+  upsampler: element("upsampler", HTMLSelectElement),
+  compare: element("compare", HTMLButtonElement),
   draw: element("draw", HTMLButtonElement),
   cancel: element("cancel", HTMLButtonElement),
   status: element("status", HTMLElement),
@@ -47,6 +60,7 @@ const ui = {
   errorDetails: element("error-details", HTMLElement),
   useCpu: element("use-cpu", HTMLButtonElement),
   plate: element("plate", HTMLElement),
+  leaf: element("leaf", HTMLElement),
   canvas: element("canvas", HTMLCanvasElement),
   picture: element("picture", HTMLImageElement),
   axis: element("axis", HTMLElement),
@@ -57,6 +71,8 @@ const ui = {
   words: element("caption-words", HTMLElement),
   keepSeed: element("keep-seed", HTMLButtonElement),
   download: element("download", HTMLAnchorElement),
+  strip: element("strip", HTMLElement),
+  stripList: element("strip-list", HTMLElement),
   album: element("album", HTMLElement),
   albumList: element("album-list", HTMLElement),
 };
@@ -140,9 +156,47 @@ function onLoaded(generator) {
   ui.sampler.value = info.defaults.sampler;
   ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
   ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
-  ui.canvas.parentElement?.style.setProperty("--aspect", `${info.image.width} / ${info.image.height}`);
+  const { width, height, max } = info.image;
+  const sizes = SIZES.map(([across, down]) => [across * width, down * height]).filter((size) => Math.max(...size) <= max);
+  ui.size.replaceChildren(...sizes.map((size) => new Option(size.join(" × "), size.join(" "))));
+  ui.sizeField.hidden = sizes.length < 2;
+  ui.coopFields.hidden = info.controls.length === 0;
+  ui.bridgeFields.hidden = !info.encodes;
+  ui.tLow.placeholder = String(info.defaults.tLow);
+  offer(info, (kind, image) => generator.view(kind, image, chosenSize()));
+  takeSize();
   status("ready");
   describe();
+}
+
+/** The size to be drawn. */
+function chosenSize() {
+  const [width, height] = ui.size.value.split(" ").map(Number);
+  return { width, height };
+}
+
+/** Shows what follows from the chosen size. */
+function takeSize() {
+  resize(chosenSize());
+  if (!stopDraw && !shown) shape(chosenSize());
+}
+
+/** Gives the plate the shape of a picture. @param {{ width: number, height: number }} size */
+function shape({ width, height }) {
+  ui.leaf.style.setProperty("--ratio", String(width / height));
+}
+
+/**
+ * Offers values by their names, and keeps the one that was chosen.
+ *
+ * @param {HTMLSelectElement} select
+ * @param {string[]} values
+ * @param {string} standard
+ */
+function fill(select, values, standard) {
+  const chosen = select.value || standard;
+  select.replaceChildren(...values.map((value) => new Option(text(/** @type {Key} */ (value)), value)));
+  select.value = chosen;
 }
 
 /** What depends on both the model and the language. */
@@ -175,6 +229,8 @@ function describe() {
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
   ui.backgroundField.hidden = !info.transparency;
+  fill(ui.exchange, info.exchanges, defaults.exchange);
+  fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
   ui.device.title = deviceDetail;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
@@ -185,7 +241,7 @@ function describe() {
 /** Which buttons there are. */
 function refresh() {
   const busy = Boolean(stopDraw);
-  ui.draw.setAttribute("aria-disabled", String(busy));
+  for (const button of [ui.draw, ui.compare]) button.setAttribute("aria-disabled", String(busy));
   if (!busy && !stopLoad && document.activeElement === ui.cancel) ui.draw.focus();
   ui.cancel.hidden = !busy && !stopLoad;
 }
@@ -193,57 +249,130 @@ function refresh() {
 /** Reads a number field; an empty one means the model's own setting. @param {HTMLInputElement} field */
 const numeric = (field) => (field.value.trim() === "" ? undefined : Number(field.value));
 
-async function draw() {
-  if (stopDraw) return;
-  const prompt = ui.prompt.value.trim();
-  if (!prompt) return ui.prompt.focus();
-  const faulty = [ui.seed, ui.steps, ui.guidance].find((field) => !field.checkValidity());
-  if (faulty) {
-    fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
-    return faulty.focus();
+/** Whether the form can be read; if not, the field at fault is in focus. */
+function readable() {
+  if (!ui.prompt.value.trim()) {
+    ui.prompt.focus();
+    return false;
   }
+  const faulty = [ui.seed, ui.steps, ui.guidance, ui.until, ui.tLow].find((field) => !field.checkValidity());
+  if (!faulty) return true;
+  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+  faulty.focus();
+  return false;
+}
+
+/** What the form asks for, the pictures included. @returns {DrawOptions} */
+const asked = () => ({
+  prompt: ui.prompt.value.trim(),
+  seed: numeric(ui.seed) ?? Math.floor(Math.random() * 2 ** 32),
+  negativePrompt: ui.negative.value.trim(),
+  style: ui.style.value || undefined,
+  steps: numeric(ui.steps),
+  guidanceScale: numeric(ui.guidance),
+  sampler: ui.sampler.value || undefined,
+  background: ui.background.value === "colour" ? ui.colour.value : "transparent",
+  exchange: ui.exchange.value || undefined,
+  tLow: numeric(ui.tLow),
+  upsampler: ui.upsampler.value || undefined,
+  ...chosenSize(),
+  ...steering(numeric(ui.until)),
+});
+
+/**
+ * Draws one or more pictures, unless something is being drawn: `work` gets what the form asks for, and a function that draws.
+ *
+ * @param {(options: DrawOptions, drawOne: (options: DrawOptions, say?: typeof sayStep) => Promise<Picture>) => Promise<unknown>} work
+ */
+async function busy(work) {
+  if (stopDraw || !readable()) return;
   ui.error.hidden = true;
   const { signal } = (stopDraw = new AbortController());
-  const seed = numeric(ui.seed) ?? Math.floor(Math.random() * 2 ** 32);
   refresh();
   try {
     const generator = await load();
-    clearPlate(seed);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    const started = performance.now();
-    const picture = await generator.generate({
-      prompt,
-      seed,
-      negativePrompt: ui.negative.value.trim(),
-      style: ui.style.value || undefined,
-      steps: numeric(ui.steps),
-      guidanceScale: numeric(ui.guidance),
-      sampler: ui.sampler.value || undefined,
-      background: ui.background.value === "colour" ? ui.colour.value : "transparent",
-      previewEvery: PREVIEW_EVERY,
-      signal,
-      onStep(progress) {
-        if (progress.preview) paintPixels(ui.canvas, progress.preview);
-        showStep(progress);
-      },
+    await work(asked(), (options, say = sayStep) => {
+      clearPlate(options);
+      return generator.generate({
+        ...options,
+        previewEvery: PREVIEW_EVERY,
+        signal,
+        onLoad: perFrame(onLoad),
+        onStep(progress) {
+          if (progress.preview) paintPixels(ui.canvas, progress.preview);
+          showStep({ ...progress, say });
+        },
+      });
     });
-    const seconds = (performance.now() - started) / 1000;
-    keep(prompt, picture);
-    axis(1);
-    status("drawn", () => ({ seconds: number(seconds, 1) }));
   } catch (error) {
     fail(error);
   } finally {
     stopDraw = undefined;
+    ui.fetch.hidden = true;
     refresh();
   }
+}
+
+const draw = () =>
+  busy(async (options, drawOne) => {
+    const started = performance.now();
+    ui.strip.hidden = true;
+    const picture = await drawOne(options);
+    keep(options.prompt, picture);
+    axis(1);
+    sayDrawn(started);
+  });
+
+/** Draws the same seed at several strengths of the first control. */
+const compare = () =>
+  busy(async ({ controls: [first, ...others] = [], ...options }, drawOne) => {
+    const started = performance.now();
+    for (const image of ui.stripList.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+    ui.stripList.replaceChildren();
+    for (const [index, strength] of STRENGTHS.entries()) {
+      const controls = [{ ...first, strength }, ...others];
+      const picture = await drawOne({ ...options, controls }, (step, steps) =>
+        status("comparing", () => ({
+          strength: number(strength, 2),
+          picture: index + 1,
+          pictures: STRENGTHS.length,
+          step,
+          steps,
+        })),
+      );
+      const item = document.createElement("li");
+      const label = document.createElement("span");
+      const button = thumbnail(drawn(options.prompt, picture));
+      label.textContent = number(strength, 2);
+      label.ariaHidden = "true";
+      button.dataset.strength = String(strength);
+      item.append(button, label);
+      ui.stripList.append(item);
+      ui.strip.hidden = false;
+      entitle(button);
+      button.click();
+    }
+    axis(1);
+    sayDrawn(started);
+  });
+
+/** @param {number} started */
+function sayDrawn(started) {
+  const seconds = (performance.now() - started) / 1000;
+  status("drawn", () => ({ seconds: number(seconds, 1) }));
+}
+
+/** @param {number} step @param {number} steps */
+function sayStep(step, steps) {
+  status("stepping", () => ({ step, steps }));
 }
 
 /** Reports within a step come faster than frames do; a preview must not be lost among them. */
 const showStep = perFrame(onStep);
 
-/** @param {StepProgress} progress */
-function onStep({ stage, step, steps, within }) {
+/** @param {StepProgress & { say: typeof sayStep }} progress */
+function onStep({ stage, step, steps, within, say }) {
   if (!stopDraw) return;
   ui.fetch.hidden = true;
   // A step may take several evaluations, and a preview has blocks of its own: what was shown as done stays done.
@@ -251,7 +380,7 @@ function onStep({ stage, step, steps, within }) {
   axis(reached, stage === "denoise");
   if (stage === "text") status("reading");
   else if (stage === "decode") status("decoding");
-  else status("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
+  else say(Math.min(step + 1, steps), steps);
 }
 
 /** Shows how much is done, and which of the two experts works on it. @param {number} done @param {boolean} [working] */
@@ -263,33 +392,50 @@ function axis(done, working = false) {
   ui.texture.classList.toggle("at-work", working && done >= boundary);
 }
 
-/** Shows the noise that a seed stands for. @param {number} seed */
-function clearPlate(seed) {
+/** Shows the noise that a seed stands for. @param {DrawOptions} options */
+function clearPlate({ seed = 0, width = 1, height = 1 }) {
   ui.picture.hidden = true;
   ui.canvas.hidden = false;
   ui.caption.hidden = true;
   shown = undefined;
   reached = 0;
   axis(0);
+  shape({ width, height });
   paintNoise(ui.canvas, seed);
 }
 
-/** @param {string} prompt @param {Picture} picture */
-function keep(prompt, { png, seed, width, height }) {
-  const drawn = { prompt, seed, width, height, url: URL.createObjectURL(png) };
-  const item = document.createElement("li");
+/** @param {string} prompt @param {Picture} picture @returns {Drawn} */
+const drawn = (prompt, { png, seed, width, height }) => ({ prompt, seed, width, height, url: URL.createObjectURL(png) });
+
+/** A small picture that shows itself large when it is pressed. @param {Drawn} drawn */
+function thumbnail(drawn) {
   const button = document.createElement("button");
-  const thumbnail = document.createElement("img");
+  const image = document.createElement("img");
   button.type = "button";
-  button.setAttribute("aria-label", text("recall", { prompt }));
-  button.dataset.prompt = prompt;
+  button.dataset.prompt = drawn.prompt;
   button.onclick = () => {
     show(drawn);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
-  thumbnail.src = drawn.url;
-  thumbnail.alt = "";
-  button.append(thumbnail);
+  image.src = drawn.url;
+  image.alt = "";
+  button.append(image);
+  return button;
+}
+
+/** Says what a small picture is. @param {HTMLButtonElement} button */
+function entitle(button) {
+  const { prompt = "", strength } = button.dataset;
+  const words = strength === undefined ? text("recall", { prompt }) : text("stripItem", { strength: number(Number(strength), 2) });
+  button.setAttribute("aria-label", words);
+}
+
+/** @param {string} prompt @param {Picture} picture */
+function keep(prompt, picture) {
+  const item = document.createElement("li");
+  const newest = drawn(prompt, picture);
+  const button = thumbnail(newest);
+  entitle(button);
   item.append(button);
   ui.albumList.prepend(item);
   const surplus = ui.albumList.children[ALBUM];
@@ -298,18 +444,22 @@ function keep(prompt, { png, seed, width, height }) {
     surplus.remove();
   }
   ui.album.hidden = ui.albumList.children.length < 2;
-  show(drawn);
+  show(newest);
 }
 
 /** @param {Drawn} drawn */
 function show(drawn) {
   if (stopDraw && shown) return;
   shown = drawn;
+  shape(drawn);
   ui.picture.src = drawn.url;
   ui.picture.alt = drawn.prompt;
   ui.picture.hidden = false;
   // A picture may be transparent: what was painted before must not show through.
   ui.canvas.hidden = true;
+  for (const button of ui.stripList.querySelectorAll("button")) {
+    button.ariaCurrent = String(button.querySelector("img")?.src === drawn.url);
+  }
   caption(drawn);
 }
 
@@ -334,11 +484,22 @@ const PARAMETERS = {
   "guidance scale": "guidance",
   guidance: "guidance",
   sampler: "sampler",
+  width: "size",
+  height: "size",
+  strength: "overStrength",
+  control: "steer",
+  mask: "changeMask",
+  exchange: "exchange",
+  until: "until",
+  "t low": "tLow",
+  "t-low": "tLow",
+  upsampler: "upsampler",
 };
 
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
+  if (error.details.parameter === "image") return "errorImage";
   /** @type {Record<string, Key>} */
   const keys = {
     ModelError: "errorModel",
@@ -392,6 +553,8 @@ ui.cancel.addEventListener("click", () => {
   stopDraw?.abort();
 });
 ui.useCpu.addEventListener("click", drawOnCpu);
+ui.compare.addEventListener("click", compare);
+ui.size.addEventListener("change", takeSize);
 ui.background.addEventListener("change", () => {
   ui.colour.hidden = ui.background.value !== "colour";
 });
@@ -404,10 +567,9 @@ ui.language.addEventListener("click", () => {
 function speak() {
   translate(document);
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
-  for (const button of ui.albumList.querySelectorAll("button")) {
-    button.setAttribute("aria-label", text("recall", { prompt: button.dataset.prompt ?? "" }));
-  }
+  for (const list of [ui.albumList, ui.stripList]) list.querySelectorAll("button").forEach(entitle);
   describe();
+  speakControls();
   sayStatus();
   sayError();
 }

@@ -28,6 +28,31 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+/** What a picture beside the prompt steers: where lines are, or what is shown. */
+export type ControlKind = "outline" | "variation";
+
+/** Any picture that a page may have. A file is read upright, as its orientation flag says. */
+export type PictureSource =
+  | Blob
+  | ImageBitmap
+  | ImageData
+  | HTMLImageElement
+  | HTMLCanvasElement
+  | OffscreenCanvas
+  | Pixels;
+
+/** A picture that steers the drawing. What is left out is as {@link Info.controls} says. */
+export interface ControlOptions {
+  kind: ControlKind;
+  image: PictureSource;
+  /** The weight of the model that knows it, 0 to 1. */
+  strength?: number;
+  /** The share of the schedule, from noise on, through which it acts, 0 to 1. */
+  until?: number;
+  /** How the weight falls until there: not at all, or with the noise. */
+  falloff?: "constant" | "noise";
+}
+
 /** What a picture is drawn from. Everything but the prompt falls back to the model's own settings. */
 export interface DrawOptions {
   prompt: string;
@@ -47,8 +72,26 @@ export interface DrawOptions {
   background?: string;
   /** Sends a preview after every so many steps, 0 = never. */
   previewEvery?: number;
-  /** Stops the drawing, also inside a step. */
+  /** Pictures that steer the drawing; of the kinds in {@link Info.controls}. */
+  controls?: ControlOptions[];
+  /** What models that draw along hear of each other: one of {@link Info.exchanges}. */
+  exchange?: string;
+  /** A picture to begin with instead of noise. */
+  init?: PictureSource;
+  /** How much of the way from noise is drawn over `init`, above 0 and up to 1. */
+  strength?: number;
+  /** Where `init` is drawn over: where this picture, put on black, is light. */
+  mask?: PictureSource;
+  /** The timestep at which a large picture passes from a draft to its own size: 0 draws the draft to its end. */
+  tLow?: number;
+  /** How pictures are scaled between sizes: one of {@link Info.upsamplers}. */
+  upsampler?: string;
+  /** The kind of control whose model draws the draft, whatever the size. */
+  draft?: ControlKind;
+  /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
+  /** What is loaded first, where the drawing needs more than the model itself. */
+  onLoad?: (progress: LoadProgress) => void;
   onStep?: (step: StepProgress) => void;
 }
 
@@ -96,8 +139,22 @@ export interface Info {
   bytes: number;
   styles: { id: string; name: Bilingual }[];
   samplers: string[];
-  defaults: { steps: number; guidanceScale: number; sampler: string; style: string | null };
+  /** The controls that the model can follow, with how strongly and how long it does unless told otherwise. */
+  controls: { kind: ControlKind; strength: number; until: number }[];
+  exchanges: string[];
+  upsamplers: string[];
+  defaults: {
+    steps: number;
+    guidanceScale: number;
+    sampler: string;
+    style: string | null;
+    tLow: number;
+    exchange: string;
+    upsampler: string;
+  };
   image: { width: number; height: number; multiple: number; max: number };
+  /** Whether a drawing can begin with a picture, or with a draft of another size. */
+  encodes: boolean;
   /** Whether pictures come out with transparency. */
   transparency: boolean;
   /** Share of the noise scale that the structure expert draws, 0 to 1; absent for an undivided model. */
@@ -112,14 +169,28 @@ export interface ErrorMessage {
   details: Record<string, unknown>;
 }
 
-/** A request as it crosses to the worker: {@link DrawOptions} without its functions. */
-export type DrawRequest = Omit<DrawOptions, "signal" | "onStep"> & { seed: number };
+/** A request as it crosses to the worker: {@link DrawOptions} without its functions and pictures. */
+export type DrawRequest = Omit<DrawOptions, "signal" | "onLoad" | "onStep" | "controls" | "init" | "mask"> & {
+  seed: number;
+  controls: Omit<ControlOptions, "image">[];
+};
+
+/** The pictures of a request, those of the controls in their order. */
+export interface Pictures {
+  controls: Pixels[];
+  init?: Pixels;
+  mask?: Pixels;
+}
+
+/** What the worker can be asked for. */
+export type Call =
+  | { op: "load"; url: string; device: DeviceChoice }
+  | { op: "generate"; request: DrawRequest; pictures: Pictures }
+  | { op: "size"; bytes: Uint8Array<ArrayBuffer> }
+  | { op: "view"; kind: ControlKind; image: Pixels; width: number; height: number };
 
 /** To the worker. */
-export type ToWorker =
-  | { id: number; op: "load"; url: string; device: DeviceChoice }
-  | { id: number; op: "generate"; request: DrawRequest }
-  | { id: number; op: "cancel" };
+export type ToWorker = { id: number } & (Call | { op: "cancel" });
 
 /** A finished picture as it crosses from the worker. */
 export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: Record<string, number> };
@@ -127,6 +198,6 @@ export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: R
 /** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
 export type FromWorker =
   | { id: number; event: LoadProgress | StepProgress }
-  | { id: number; result: Info | PictureMessage }
+  | { id: number; result: Info | PictureMessage | Pixels | { width: number; height: number } }
   | { id: number; error: ErrorMessage }
   | { crash: string };

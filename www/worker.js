@@ -3,7 +3,7 @@
 /// <reference lib="webworker" />
 /** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
 
-import init, { Engine, start } from "./pkg/pangu_draw.js";
+import init, { Engine, control_view, image_size, start } from "./pkg/pangu_draw.js";
 
 /** @param {FromWorker} message @param {Transferable[]} [transfer] */
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
@@ -33,8 +33,10 @@ async function serve(call, signal) {
     const info = engine.info();
     return { ...info, deviceDetail: info.deviceDetail || (await adapterName()) };
   }
+  if (call.op === "size") return image_size(call.bytes);
+  if (call.op === "view") return control_view(call.kind, call.image, call.width, call.height);
   if (!engine) throw { code: "crash", message: "no model is loaded", details: {} };
-  return engine.generate(call.request, onEvent, signal);
+  return engine.generate(call.request, call.pictures, onEvent, onEvent, signal);
 }
 
 /** An error as a plain object. @param {any} error @returns {ErrorMessage} */
@@ -48,7 +50,8 @@ globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>}
   try {
     await started;
     const result = await serve(call, controller.signal);
-    post({ id: call.id, result }, "rgba" in result ? [result.rgba.buffer, result.png.buffer] : []);
+    const owned = [result.rgba, result.png].filter(Boolean);
+    post({ id: call.id, result }, owned.map(({ buffer }) => buffer));
   } catch (error) {
     post({ id: call.id, error: plain(error) });
   } finally {

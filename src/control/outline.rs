@@ -13,7 +13,7 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
-    /// Whichever it looks like, see [`Reading::of`].
+    /// Whichever it looks like: a drawing, if nearly all of its ink has one colour and lies in lines.
     #[default]
     Auto,
     /// A drawing of lines: the lines themselves are the outline.
@@ -25,6 +25,8 @@ pub enum Reading {
 /// An outline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lines {
+    /// What the image was taken for: a drawing or a picture.
+    pub reading: Reading,
     /// Values in a row.
     pub width: usize,
     /// Rows.
@@ -57,6 +59,11 @@ const CANNY: [f32; 2] = [50.0, 100.0];
 /// Half of the thickest line of a drawing, on the fine grid: what is thicker is an area, and its rim is the line. The
 /// icons that the sketch model learnt from have lines of 10.7 pixels there.
 const THICK: u8 = 6;
+/// The share of the ink that lies in lines, times the share that has the pen's colour, from which an image is a drawing.
+/// Measured on 150 pictures of each style, outlines of 64x64: it takes for drawings 149 of the icons in outlines, 150 of
+/// those in two tones and 92 of Fluent's drawings in black (the others are black areas), and of pictures 8 flat ones, 6 in
+/// 3D and 35 filled icons.
+const DRAWING: f32 = 0.6;
 /// Darkness from which ink is seen, and from which it is full, of 1.
 const INK: [f32; 2] = [0.15, 0.5];
 
@@ -78,22 +85,13 @@ pub fn outline(image: &Image, reading: Reading, size: [usize; 2]) -> Result<Line
         return Err(Error::Invalid { parameter: "image", why });
     }
     let fine = Fine::new(image, size);
-    let picture = match reading {
-        Reading::Picture => true,
-        Reading::Drawing => false,
-        Reading::Auto => fine.thinness() < 0.5,
+    let reading = match reading {
+        Reading::Auto if fine.thinness() * fine.uniformity() < DRAWING => Reading::Picture,
+        Reading::Auto => Reading::Drawing,
+        reading => reading,
     };
-    Ok(fine.reduce(&if picture { fine.edges() } else { fine.strokes() }))
-}
-
-impl Reading {
-    /// What [`Reading::Auto`] takes `image` for: a drawing, if at least 0.8 of its dark pixels belong to lines.
-    ///
-    /// # Errors
-    /// As [`outline`].
-    pub fn of(image: &Image) -> Result<Self> {
-        outline(image, Self::Auto, [1, 1]).map(|_| Self::Auto)
-    }
+    let lines = if reading == Reading::Picture { fine.edges() } else { fine.strokes() };
+    Ok(Lines { reading, height: size[0], width: size[1], values: fine.reduce(&lines) })
 }
 
 /// An image on the fine grid, where lines are found.
@@ -200,8 +198,27 @@ impl<'a> Fine<'a> {
         1.0 - count(&areas) / count(&marks).max(1.0)
     }
 
+    /// The share of the inked pixels whose colour is the pen's: within 48 of 255 of their median in every channel.
+    fn uniformity(&self) -> f32 {
+        let inked = |pixel: &[u8]| {
+            let inks = [0, 1, 2].map(|channel| ink([pixel[0], pixel[1], pixel[2], pixel[3]], channel));
+            inks.into_iter().any(|ink| f32::from(ink) > 255.0 * (INK[0] + INK[1]) / 2.0).then_some(inks)
+        };
+        let inks: Vec<[u8; 3]> = self.near.rgba.chunks_exact(4).filter_map(inked).collect();
+        if inks.is_empty() {
+            return 0.0;
+        }
+        let pen = [0, 1, 2].map(|channel| {
+            let mut values: Vec<u8> = inks.iter().map(|ink| ink[channel]).collect();
+            let middle = values.len() / 2;
+            *values.select_nth_unstable(middle).1
+        });
+        let close = |ink: &&[u8; 3]| ink.iter().zip(pen).all(|(ink, pen)| ink.abs_diff(pen) <= 48);
+        inks.iter().filter(close).count() as f32 / inks.len() as f32
+    }
+
     /// Means of the wanted size, a line of one fine pixel being full.
-    fn reduce(&self, lines: &GrayImage) -> Lines {
+    fn reduce(&self, lines: &GrayImage) -> Vec<f32> {
         let [height, width] = self.size;
         let mut values = Vec::with_capacity(height * width);
         for y in 0..height {
@@ -213,7 +230,7 @@ impl<'a> Fine<'a> {
                 values.push((fine.sum::<f32>() / (255.0 * FINE as f32)).min(1.0));
             }
         }
-        Lines { width, height, values }
+        values
     }
 }
 
@@ -227,14 +244,94 @@ fn marks(ink: &GrayImage) -> GrayImage {
     imageproc::contrast::threshold(ink, 127, imageproc::contrast::ThresholdType::Binary)
 }
 
-/// Measures.
-pub fn measure(image: &Image) -> [f32; 3] {
-    let fine = Fine::new(image, [64, 64]);
-    let marks = marks(&fine.ink());
-    let count = |image: &GrayImage| image.iter().filter(|value| **value > 0).count() as f32;
-    let e = fine.edges();
-    let near = morphology::dilate(&e, Norm::LInf, 3);
-    let m = count(&marks);
-    let both = marks.iter().zip(near.iter()).filter(|(a, b)| **a > 0 && **b > 0).count() as f32;
-    [fine.thinness(), m / (128.0 * 128.0), both / m.max(1.0)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture of `side`, each pixel by its place.
+    fn image(side: usize, pixel: impl Fn(usize, usize) -> [u8; 4]) -> Image {
+        let rgba = (0..side * side).flat_map(|i| pixel(i % side, i / side)).collect();
+        Image { width: side, height: side, rgba }
+    }
+
+    fn total(lines: &Lines) -> f32 {
+        lines.values.iter().sum()
+    }
+
+    const INKED: [u8; 4] = [0, 0, 0, 255];
+    const PAPER: [u8; 4] = [255; 4];
+
+    #[test]
+    fn a_coloured_square_becomes_its_edges() {
+        // Red and green of the same lightness: the colours' edges are found all the same. A third is transparent.
+        let square = image(128, |x, _| match x {
+            0..32 => [0; 4],
+            32..80 => [200, 0, 0, 255],
+            _ => [0, 102, 0, 255],
+        });
+        let lines = outline(&square, Reading::Auto, [64, 64]).unwrap();
+        assert_eq!((lines.reading, lines.width, lines.height), (Reading::Picture, 64, 64));
+        let row = &lines.values[32 * 64..][..64];
+        let peaks: Vec<usize> = (0..64).filter(|&x| row[x] > 0.9).collect();
+        assert!(
+            peaks.iter().any(|x| (15..=16).contains(x)) && peaks.iter().any(|x| (39..=40).contains(x)),
+            "{peaks:?}"
+        );
+        assert!((0..64).filter(|x| !(14..=17).contains(x) && !(38..=41).contains(x) && *x < 62).all(|x| row[x] == 0.0));
+    }
+
+    #[test]
+    fn thin_and_thick_strokes_of_a_drawing_survive_and_blots_become_rims() {
+        for (side, stroke) in [(512, 1), (512, 40), (64, 1), (1024, 3)] {
+            let middle = side / 2;
+            let drawing = image(side, |x, _| if (middle..middle + stroke).contains(&x) { INKED } else { PAPER });
+            let lines = outline(&drawing, Reading::Auto, [64, 64]).unwrap();
+            assert_eq!(lines.reading, Reading::Drawing, "{side} {stroke}");
+            let row = &lines.values[20 * 64..][..64];
+            assert!(row[32] > 0.9, "{side} {stroke}: {row:?}");
+            let width: f32 = row.iter().sum();
+            assert!((0.9..=6.0).contains(&width), "{side} {stroke}: {width}");
+        }
+        let blot = image(128, |x, y| if (24..104).contains(&x) && (24..104).contains(&y) { INKED } else { PAPER });
+        let lines = outline(&blot, Reading::Drawing, [64, 64]).unwrap();
+        assert_eq!((lines.values[32 * 64 + 32], lines.values[32 * 64 + 13]), (0.0, 1.0));
+        assert_eq!(outline(&blot, Reading::Auto, [64, 64]).unwrap().reading, Reading::Picture);
+    }
+
+    #[test]
+    fn pens_of_any_colour_draw() {
+        for pen in [[250, 208, 32, 255], [140, 144, 150, 255], [20, 40, 200, 255]] {
+            let drawing = image(256, |x, y| if x.abs_diff(y) < 3 { pen } else { [0; 4] });
+            let lines = outline(&drawing, Reading::Auto, [64, 64]).unwrap();
+            assert_eq!(lines.reading, Reading::Drawing, "{pen:?}");
+            assert!(lines.values[30 * 64 + 30] > 0.9);
+        }
+    }
+
+    #[test]
+    fn odd_images_are_read() {
+        for reading in [Reading::Auto, Reading::Drawing, Reading::Picture] {
+            let empty = image(40, |_, _| [90, 90, 90, 0]);
+            assert_eq!(total(&outline(&empty, reading, [64, 64]).unwrap()), 0.0);
+            let white = image(40, |_, _| PAPER);
+            assert_eq!(total(&outline(&white, reading, [64, 64]).unwrap()), 0.0);
+            for (width, height) in [(1, 1), (1, 900), (2000, 3), (7, 5)] {
+                let pixel = Image { width, height, rgba: [60, 90, 10, 255].repeat(width * height) };
+                let lines = outline(&pixel, reading, [48, 80]).unwrap();
+                assert_eq!((lines.height, lines.width, lines.values.len()), (48, 80, 48 * 80));
+                assert!(lines.values.iter().all(|value| (0.0..=1.0).contains(value)));
+                let shown = lines.to_image();
+                assert_eq!((shown.width, shown.height, shown.rgba.len()), (80, 48, 4 * 48 * 80));
+            }
+        }
+        // A wide picture lies in the middle, above and below it is nothing.
+        let wide = Image { width: 200, height: 100, rgba: [0, 90, 200, 255].repeat(200 * 100) };
+        assert_eq!(total(&outline(&wide, Reading::Picture, [64, 64]).unwrap()), 0.0, "no frame is drawn");
+        let drawing = outline(&wide, Reading::Drawing, [64, 64]).unwrap();
+        assert!((0..64).all(|x| drawing.values[8 * 64 + x] == 0.0) && drawing.values[16 * 64 + 32] > 0.0);
+        let refused = |image: &Image, size| matches!(outline(image, Reading::Auto, size), Err(Error::Invalid { .. }));
+        assert!(refused(&wide, [0, 64]) && refused(&wide, [64, 4096]));
+        assert!(refused(&Image { width: 0, height: 0, rgba: Vec::new() }, [64, 64]));
+        assert!(refused(&Image { width: 2, height: 2, rgba: vec![0; 3] }, [64, 64]));
+    }
 }

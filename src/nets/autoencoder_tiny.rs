@@ -101,9 +101,14 @@ impl AutoencoderTinyConfig {
     }
 
     /// The autoencoder that the sketch and the variation model share: as [`AutoencoderTinyConfig::emoji`], with 16 latent
-    /// channels, for pictures of 64x64.
+    /// channels and narrower, for pictures of 64x64.
     pub fn sketch() -> Self {
-        Self { latent_channels: 16, ..Self::emoji() }
+        Self {
+            encoder_block_out_channels: vec![32, 64, 96],
+            decoder_block_out_channels: vec![96, 64, 48],
+            latent_channels: 16,
+            ..Self::emoji()
+        }
     }
 
     /// Pixels per latent cell along one axis.

@@ -2,7 +2,7 @@
 
 use super::{
     components::Components,
-    config::{LatentConfig, PixelRange},
+    config::{ImageConfig, LatentConfig, PixelRange},
 };
 use crate::{
     Error, Result,
@@ -27,6 +27,8 @@ pub struct LatentSpace {
     scale: Tensor<4>,
     pixels: PixelRange,
     factor: usize,
+    /// Side of a tile in cells.
+    tile: usize,
 }
 
 enum Decoder {
@@ -42,8 +44,8 @@ enum Encoder {
 /// Networks that a latent space may be made of.
 const AUTOENCODERS: [&str; 2] = ["AutoencoderTiny", "AutoencoderKL"];
 
-/// Latents with a longer side are decoded in tiles: the activations of one tile, not of the picture, are what memory must
-/// hold. In cells; every model's own size is decoded whole.
+/// Latents with a side longer than this, and longer than those that the model was trained on, are decoded in tiles of it: the
+/// activations of one tile, not of the picture, are what memory must hold. In cells.
 const TILE: usize = 64;
 /// Cells that neighbouring tiles share. Across them one fades into the other, so that what differs at their edges, where a
 /// tile does not see beyond itself, leaves no seam.
@@ -54,7 +56,7 @@ impl LatentSpace {
     ///
     /// # Errors
     /// As [`weights::load`]; [`Error::Unsupported`] for a network this engine does not know.
-    pub fn load(components: &Components, config: &LatentConfig, device: &Device) -> Result<Self> {
+    pub fn load(components: &Components, config: &LatentConfig, image: &ImageConfig, device: &Device) -> Result<Self> {
         let (file, network) = components.find(&config.decoder, &AUTOENCODERS)?;
         let decoder = if network == AUTOENCODERS[0] {
             let config: AutoencoderTinyConfig = file.config()?;
@@ -72,6 +74,7 @@ impl LatentSpace {
             scale: per_channel(&config.scale),
             pixels: config.pixels,
             factor: config.factor,
+            tile: TILE.max(image.width.max(image.height) / config.factor),
         })
     }
 
@@ -114,16 +117,7 @@ impl LatentSpace {
     }
 
     /// [`Space::decode`] in tiles of `tile` cells a side that share `overlap` of them.
-    ///
-    /// # Errors
-    /// As [`Space::decode`].
-    pub async fn decode_tiled(
-        &self,
-        latents: Tensor<4>,
-        tile: usize,
-        overlap: usize,
-        pace: &Pace,
-    ) -> Result<Tensor<4>> {
+    async fn decode_tiled(&self, latents: Tensor<4>, tile: usize, overlap: usize, pace: &Pace) -> Result<Tensor<4>> {
         let [batch, channels, height, width] = latents.dims();
         let mut bands = Vec::new();
         let rows = tiles(height, tile, overlap);
@@ -142,7 +136,7 @@ impl LatentSpace {
 
 impl Space for LatentSpace {
     fn decode<'a>(&'a self, latents: Tensor<4>, pace: &'a Pace) -> Denoising<'a> {
-        Box::pin(self.decode_tiled(latents, TILE, OVERLAP, pace))
+        Box::pin(self.decode_tiled(latents, self.tile, OVERLAP, pace))
     }
 
     fn encode<'a>(&'a self, pixels: Tensor<4>, pace: &'a Pace) -> Denoising<'a> {
@@ -188,7 +182,14 @@ fn stitch(parts: Vec<Tensor<4>>, cells: &[Range<usize>], factor: usize, axis: us
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{components::Tally, config::PipelineConfig},
+        *,
+    };
+    use crate::{
+        diffusion::noise::{Noise, Stream},
+        weights::{manifest::Manifest, source::FolderSource},
+    };
 
     #[test]
     fn tiles_cover_an_axis_and_overlap() {
@@ -198,6 +199,32 @@ mod tests {
             for pair in tiles.windows(2) {
                 assert!(pair[1].start > pair[0].start && pair[0].end >= pair[1].start + overlap, "{tiles:?}");
             }
+        }
+    }
+
+    /// The default model's decoder sees about ten cells around it: with more to share, tiles show what the whole shows up
+    /// to what their faded edges do not see; with fewer, nearly.
+    #[test]
+    fn tiles_show_what_the_whole_shows() {
+        let source = FolderSource(format!("{}/www/models/default", env!("CARGO_MANIFEST_DIR")).into());
+        let manifest = pollster::block_on(Manifest::load(&source)).unwrap();
+        let config = PipelineConfig::from_json(&manifest.pipeline).unwrap();
+        let mut ignored = |_| {};
+        let mut tally = Tally { loaded_bytes: 0, total_bytes: 1, on_progress: &mut ignored };
+        let (pace, device) = (Pace::free(), Device::flex());
+        let load = Components::load(&source, &manifest, &["decoder"], &pace, &mut tally);
+        let components = pollster::block_on(load).unwrap();
+        let space = LatentSpace::load(&components, &config.latent, &config.image, &device).unwrap();
+        let latents = Noise::new(1).normal(Stream::Latent, [1, 8, 40, 24], &device);
+        let decode = |tile, overlap| {
+            let decoded = pollster::block_on(space.decode_tiled(latents.clone(), tile, overlap, &pace)).unwrap();
+            assert_eq!(decoded.dims(), [1, 4, 320, 192]);
+            decoded
+        };
+        let whole = decode(64, OVERLAP);
+        for (overlap, bound) in [(20, 1e-3), (OVERLAP, 0.02)] {
+            let off = (decode(24, overlap) - whole.clone()).abs().mean().into_scalar::<f32>();
+            assert!(off < bound, "{overlap} cells shared: {off} of 2");
         }
     }
 

@@ -140,7 +140,7 @@ impl Model {
         let plan = Plan { manifest: &manifest, config: &config };
         let space = match shared.iter().find(|model| plan.same_space(model)) {
             Some(model) => model.space.clone(),
-            None => Rc::new(LatentSpace::load(components, &config.latent, device)?),
+            None => Rc::new(LatentSpace::load(components, &config.latent, &config.image, device)?),
         };
         let condition = match (&config.picture, shared.iter().find(|model| plan.same_text(model))) {
             (_, Some(model)) => model.condition.clone(),

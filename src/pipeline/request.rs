@@ -237,6 +237,13 @@ impl Serialize for Background {
     }
 }
 
+impl Settings {
+    /// Steps that are taken: over a picture, only the last of them (as diffusers' image-to-image pipelines).
+    pub fn taken(&self) -> usize {
+        self.init.as_ref().map_or(self.steps, |init| ((self.steps as f64 * init.strength) as usize).max(1))
+    }
+}
+
 impl Request {
     /// Fills in the model's defaults and checks every value.
     ///

@@ -75,14 +75,11 @@ impl<'a> Studio<'a> {
         Self { home, companions, request, settings, seeded: Noise::new(settings.seed), pace }
     }
 
-    /// The noise levels of the drawing; over a picture, only the last of them (as diffusers' image-to-image pipelines).
+    /// The noise levels between the steps of the drawing.
     pub fn sigmas(&self) -> Result<Vec<f64>> {
-        let Settings { spacing, steps, init, .. } = self.settings;
+        let Settings { spacing, steps, .. } = self.settings;
         let mut sigmas = self.home.schedule.sigmas(*spacing, *steps)?;
-        if let Some(init) = init {
-            let taken = ((*steps as f64 * init.strength) as usize).max(1);
-            sigmas.drain(..steps - taken);
-        }
+        sigmas.drain(..steps - self.settings.taken());
         Ok(sigmas)
     }
 

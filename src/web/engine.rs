@@ -1,17 +1,26 @@
 //! A loaded model, as the worker holds it.
 
-use super::{error_to_js, fetch::Fetch, from_js, journal, to_js, turn};
+use super::{
+    error_to_js,
+    fetch::Fetch,
+    from_js, journal,
+    pictures::{from_pixels, get, set, to_pixels},
+    to_js, turn,
+};
 use crate::{
     Error, Result,
+    coop::latent::Exchange,
     device::{self, DeviceChoice, OpenDevice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
-        Drawing, Event, Generator, Image, LoadProgress, Request,
-        config::{ExpertsConfig, PixelRange},
+        Drawing, Event, Generator, LoadProgress, Request,
+        config::{ControlKind, ExpertsConfig, PixelRange},
     },
+    pixels::Upsampler,
+    weights::source::Source,
 };
-use js_sys::{Function, Object, Reflect, Uint8Array, Uint8ClampedArray};
+use js_sys::{Array, Function, Uint8Array};
 use serde_json::json;
 use std::{
     cell::{Cell, RefCell},
@@ -52,6 +61,13 @@ impl Engine {
             }
         };
         let styles: Vec<_> = config.styles.iter().map(|style| json!({ "id": style.id, "name": style.name })).collect();
+        // A model weighs its own control wholly, unless a request says otherwise.
+        let controls = ControlKind::ALL.into_iter().filter_map(|kind| match config.companions.get(&kind) {
+            _ if config.serves(kind) => Some(json!({ "kind": kind, "strength": 1.0, "until": 1.0 })),
+            Some(own) => Some(json!({ "kind": kind, "strength": own.strength, "until": own.until })),
+            None => None,
+        });
+        let controls: Vec<_> = controls.collect();
         to_js(&json!({
             "model": manifest.name,
             "url": self.url,
@@ -61,26 +77,37 @@ impl Engine {
             "bytes": manifest.components.iter().map(|component| component.bytes).sum::<u64>(),
             "styles": styles,
             "samplers": Sampler::ALL,
+            "controls": controls,
+            "exchanges": Exchange::ALL,
+            "upsamplers": Upsampler::ALL,
             "defaults": {
                 "steps": config.defaults.steps,
                 "guidanceScale": config.defaults.guidance_scale,
                 "sampler": config.defaults.sampler,
                 "style": config.defaults.style,
+                "tLow": config.defaults.t_low,
+                "exchange": Exchange::default(),
+                "upsampler": Upsampler::default(),
             },
             "image": config.image,
+            "encodes": config.latent.encoder.is_some(),
             "transparency": config.latent.pixels == PixelRange::InkAndCover,
             "boundary": boundary,
         }))
     }
 
-    /// Draws what `request` asks for (see `DrawRequest`); `on_event` gets `StepProgress` objects. Answers a `PictureMessage`.
+    /// Draws what `request` (see `DrawRequest`) and its `pictures` (see `Pictures`) ask for; `on_load` gets `LoadProgress`
+    /// objects as long as something else must be loaded first, then `on_event` `StepProgress` objects. Answers a
+    /// `PictureMessage`.
     pub async fn generate(
         &self,
         request: JsValue,
+        pictures: JsValue,
+        on_load: Function,
         on_event: Function,
         signal: AbortSignal,
     ) -> Result<JsValue, JsValue> {
-        self.draw(&request, on_event, signal).await.map_err(error_to_js)
+        self.draw(&request, &pictures, on_load, on_event, signal).await.map_err(error_to_js)
     }
 }
 
@@ -91,66 +118,56 @@ impl Engine {
         let _aborting = Aborting::new(&signal, &pace)?;
         let device = device::open(choice).await?;
 
-        // What is here and verified; the bytes of the running read come on top.
-        let here = RefCell::new(LoadProgress { component: String::new(), loaded_bytes: 0, total_bytes: 0 });
-        let report = |arriving: u64| {
-            let LoadProgress { component, loaded_bytes, total_bytes } = here.borrow().clone();
-            if total_bytes == 0 {
-                return; // The manifest itself is being read.
-            }
-            let stage = if loaded_bytes < total_bytes { "fetch" } else { "build" };
-            let loaded = (loaded_bytes + arriving).min(total_bytes);
-            call(
-                &on_progress,
-                json!({ "stage": stage, "component": component, "loaded": loaded, "total": total_bytes }),
-            );
+        let load = async |source: &dyn Source, on_progress: &mut dyn FnMut(LoadProgress)| {
+            Generator::load(source, device.clone(), &pace, on_progress).await
         };
-        let load = async |cache| {
-            let source = Fetch::new(&url, cache, &signal, &report);
-            let mut on_progress = |progress| {
-                here.replace(progress);
-                report(0);
-            };
-            Generator::load(&source, device.clone(), &pace, &mut on_progress).await
-        };
-        let generator = match load(RequestCache::Default).await {
-            // The browser's cache may hold the damaged bytes: ask the server itself before giving up.
-            Err(Error::Checksum { .. }) => load(RequestCache::Reload).await?,
-            loaded => loaded?,
-        };
+        let generator = arrive(&url, &on_progress, &signal, load).await?;
         journal::check()?;
         Ok(Self { url, generator })
     }
 
-    async fn draw(&self, request: &JsValue, on_event: Function, signal: AbortSignal) -> Result<JsValue> {
-        let request: Request = from_js(request)?;
-        let steps = request.resolve(&self.generator.manifest().name, self.generator.config())?.steps;
+    async fn draw(
+        &self,
+        request: &JsValue,
+        pictures: &JsValue,
+        on_load: Function,
+        on_event: Function,
+        signal: AbortSignal,
+    ) -> Result<JsValue> {
+        let mut request: Request = from_js(request)?;
+        add(&mut request, pictures)?;
         let pace = pace(self.generator.device());
         let _aborting = Aborting::new(&signal, &pace)?;
+        let prepare = async |source: &dyn Source, on_progress: &mut dyn FnMut(LoadProgress)| {
+            self.generator.prepare(&request, source, &pace, on_progress).await
+        };
+        arrive(&self.url, &on_load, &signal, prepare).await?;
 
-        call(&on_event, json!({ "stage": "text", "step": 0, "steps": steps, "within": 0 }));
         // The pace tells of blocks, the generator of steps: together they say how far the drawing is.
-        let done = Rc::new(Cell::new(0));
+        let at = Rc::new(Cell::new((0, self.generator.resolve(&request)?.taken())));
         let on_preview = on_event.clone();
         let report = {
-            let done = done.clone();
-            move |within: f64| {
-                let stage = if done.get() < steps { "denoise" } else { "decode" };
-                call(&on_event, json!({ "stage": stage, "step": done.get(), "steps": steps, "within": within }));
+            let at = at.clone();
+            move |stage: &str, within: f64| {
+                let (step, steps) = at.get();
+                call(&on_event, json!({ "stage": stage, "step": step, "steps": steps, "within": within }));
             }
         };
+        report("text", 0.0);
+        let stage = |(step, steps)| if step < steps { "denoise" } else { "decode" };
         pace.on_progress({
-            let report = report.clone();
-            move |Progress { done, of }| report(done as f64 / of as f64)
+            let (at, report) = (at.clone(), report.clone());
+            move |Progress { done, of }| report(stage(at.get()), done as f64 / of as f64)
         });
         let mut on_event = |event| match event {
             Event::Step(step) => {
-                done.set(step.index + 1);
-                report(0.0);
+                at.set((step.index + 1, step.of));
+                report(stage(at.get()), 0.0);
             }
             Event::Preview(image) => {
-                let event = to_js(&json!({ "stage": "denoise", "step": done.get(), "steps": steps, "within": 0 }));
-                set(&event, "preview", &pixels(&image));
+                let (step, steps) = at.get();
+                let event = to_js(&json!({ "stage": "denoise", "step": step, "steps": steps, "within": 0 }));
+                set(&event, "preview", &to_pixels(&image));
                 let _ = on_preview.call1(&JsValue::NULL, &event);
             }
         };
@@ -165,22 +182,54 @@ fn call(listener: &Function, event: serde_json::Value) {
     let _ = listener.call1(&JsValue::NULL, &to_js(&event));
 }
 
-fn set(object: &JsValue, name: &str, value: &JsValue) {
-    Reflect::set(object, &name.into(), value).expect("a plain object takes any property");
+/// Loads from the folder at `url`; once more, past the browser's cache, if that holds damaged bytes. `on_progress` gets
+/// `LoadProgress` objects.
+async fn arrive<T>(
+    url: &str,
+    on_progress: &Function,
+    signal: &AbortSignal,
+    load: impl AsyncFn(&dyn Source, &mut dyn FnMut(LoadProgress)) -> Result<T>,
+) -> Result<T> {
+    // What is here and verified; the bytes of the running read come on top.
+    let here = RefCell::new(LoadProgress { component: String::new(), loaded_bytes: 0, total_bytes: 0 });
+    let report = |arriving: u64| {
+        let LoadProgress { component, loaded_bytes, total_bytes } = here.borrow().clone();
+        if total_bytes == 0 {
+            return; // A manifest is being read.
+        }
+        let stage = if loaded_bytes < total_bytes { "fetch" } else { "build" };
+        let loaded = (loaded_bytes + arriving).min(total_bytes);
+        call(on_progress, json!({ "stage": stage, "component": component, "loaded": loaded, "total": total_bytes }));
+    };
+    let load = async |cache| {
+        let mut on_progress = |progress| {
+            here.replace(progress);
+            report(0);
+        };
+        load(&Fetch::new(url, cache, signal, &report), &mut on_progress).await
+    };
+    match load(RequestCache::Default).await {
+        // The server itself is asked before giving up.
+        Err(Error::Checksum { .. }) => load(RequestCache::Reload).await,
+        loaded => loaded,
+    }
 }
 
-/// An image as a `Pixels` object.
-fn pixels(image: &Image) -> JsValue {
-    let object = Object::new().into();
-    set(&object, "width", &image.width.into());
-    set(&object, "height", &image.height.into());
-    set(&object, "rgba", &Uint8ClampedArray::from(&image.rgba[..]));
-    object
+/// Adds to a request the pictures of a `Pictures` object.
+fn add(request: &mut Request, pictures: &JsValue) -> Result<()> {
+    let image = |value: JsValue| if value.is_undefined() { Ok(None) } else { from_pixels(&value).map(Some) };
+    request.init = image(get(pictures, "init"))?;
+    request.mask = image(get(pictures, "mask"))?;
+    let controls = Array::from(&get(pictures, "controls"));
+    for (control, picture) in request.controls.iter_mut().zip(controls.iter()) {
+        control.image = image(picture)?;
+    }
+    Ok(())
 }
 
 /// A drawing as a `PictureMessage` object.
 fn picture(drawing: &Drawing) -> Result<JsValue> {
-    let object = pixels(&drawing.image);
+    let object = to_pixels(&drawing.image);
     set(&object, "png", &Uint8Array::from(&drawing.to_png()?[..]));
     let timings: serde_json::Map<_, _> =
         drawing.timings.iter().map(|(stage, seconds)| (stage.to_string(), json!(seconds))).collect();

@@ -6,8 +6,10 @@
 mod engine;
 mod fetch;
 pub mod journal;
+mod pictures;
 
 pub use engine::Engine;
+pub use pictures::{control_view, image_size};
 
 use crate::{Error, Result};
 use js_sys::{Function, JSON, Promise};
@@ -67,10 +69,22 @@ fn from_js<T: DeserializeOwned>(value: &JsValue) -> Result<T> {
     let json = JSON::stringify(value).map_err(|error| invalid(describe(&error)))?;
     // A number that is none (NaN) becomes null in JSON and must not pass for "not given".
     let read: Value = serde_json::from_str(&String::from(json)).map_err(|error| invalid(error.to_string()))?;
-    if let Some((name, _)) = read.as_object().into_iter().flatten().find(|(_, value)| value.is_null()) {
+    if let Some(name) = valueless(&read) {
         return Err(invalid(format!("`{name}` is not a value")));
     }
     serde_json::from_value(read).map_err(|error| invalid(error.to_string()))
+}
+
+/// Name of a field, at any depth, that holds null.
+fn valueless(read: &Value) -> Option<&str> {
+    match read {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| match value {
+            Value::Null => Some(name.as_str()),
+            value => valueless(value),
+        }),
+        Value::Array(values) => values.iter().find_map(valueless),
+        _ => None,
+    }
 }
 
 /// A JavaScript exception in words.

@@ -1,0 +1,120 @@
+/** The worker behind the generators, and the errors that it answers with. */
+
+/** @import { Call, ErrorMessage, FromWorker, ToWorker } from "./types.js" */
+
+/** What every failure here is. `code` is stable; `message` is English and says what to do next. */
+export class PanguDrawError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {Record<string, unknown>} [details]
+   */
+  constructor(code, message, details = {}) {
+    super(message);
+    this.name = new.target.name;
+    /** Machine-readable kind of the error. */
+    this.code = code;
+    /** Further fields: the tensor's name, the chunk, the parameter. */
+    this.details = details;
+  }
+}
+
+/** The model's files are damaged or do not belong together: `tensor-missing`, `tensor-unexpected`, `tensor-shape`, `corrupt`, `checksum`. */
+export class ModelError extends PanguDrawError {}
+/** A file could not be fetched: `read`. */
+export class ReadError extends PanguDrawError {}
+/** A parameter is out of its range: `invalid`; `details.parameter` names it. */
+export class InvalidError extends PanguDrawError {}
+/** The model cannot do what was asked: `unsupported`. */
+export class UnsupportedError extends PanguDrawError {}
+/** The caller's signal was aborted: `cancelled`. */
+export class CancelledError extends PanguDrawError {}
+/** There is no such device, or it failed: `device`. */
+export class DeviceError extends PanguDrawError {}
+/** The worker died: `crash`. The next call starts a new one. */
+export class CrashError extends PanguDrawError {}
+/** The generator was disposed: `disposed`. */
+export class DisposedError extends PanguDrawError {}
+
+/** @type {Record<string, typeof PanguDrawError>} */
+const CLASSES = {
+  "tensor-missing": ModelError,
+  "tensor-unexpected": ModelError,
+  "tensor-shape": ModelError,
+  corrupt: ModelError,
+  checksum: ModelError,
+  read: ReadError,
+  invalid: InvalidError,
+  unsupported: UnsupportedError,
+  cancelled: CancelledError,
+  device: DeviceError,
+  crash: CrashError,
+  disposed: DisposedError,
+};
+
+/** @param {ErrorMessage} error */
+const revive = ({ code, message, details }) => new (CLASSES[code] ?? PanguDrawError)(code, message, details);
+const cancelled = () => revive({ code: "cancelled", message: "cancelled", details: {} });
+
+/** A worker and the calls that wait for its answers. */
+export class Engine {
+  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void, onEvent?: (event: any) => void }>} */
+  #calls = new Map();
+  #lastId = 0;
+  /** Why no call can be made any more. @type {PanguDrawError | undefined} */
+  ended;
+
+  constructor() {
+    this.#worker.onmessage = ({ data }) => this.#receive(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.end(new CrashError("crash", event.message || "the worker could not be started"));
+    };
+  }
+
+  /** @param {FromWorker} message */
+  #receive(message) {
+    if ("crash" in message) return this.end(new CrashError("crash", message.crash));
+    const call = this.#calls.get(message.id);
+    if (!call) return;
+    if ("event" in message) return call.onEvent?.(message.event);
+    this.#calls.delete(message.id);
+    if ("error" in message) call.reject(revive(message.error));
+    else call.resolve(message.result);
+  }
+
+  /**
+   * Sends one call; aborting `signal` cancels it in the worker, which then answers with a `CancelledError`.
+   *
+   * @template Result
+   * @param {Call} message
+   * @param {AbortSignal} [signal]
+   * @param {(event: any) => void} [onEvent]
+   * @returns {Promise<Result>}
+   */
+  call(message, signal, onEvent) {
+    if (this.ended) return Promise.reject(this.ended);
+    if (signal?.aborted) return Promise.reject(cancelled());
+    const id = ++this.#lastId;
+    const cancel = () => this.#post({ id, op: "cancel" });
+    signal?.addEventListener("abort", cancel, { once: true });
+    return new Promise((resolve, reject) => {
+      this.#calls.set(id, { resolve, reject, onEvent });
+      this.#post({ id, ...message });
+    }).finally(() => signal?.removeEventListener("abort", cancel));
+  }
+
+  /** @param {ToWorker} message */
+  #post(message) {
+    this.#worker.postMessage(message);
+  }
+
+  /** Stops the worker; everything that waits fails with `error`. @param {PanguDrawError} error */
+  end(error) {
+    this.ended ??= error;
+    this.#worker.terminate();
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
+  }
+}

@@ -1,0 +1,165 @@
+/** The drawing pad: strokes of a pen and an eraser, on paper or over a picture. */
+
+/** @import { Pixels } from "./types.js" */
+
+import { answered, element } from "./dom.js";
+import { paintPixels } from "./canvas.js";
+import { text } from "./i18n.js";
+
+/** Longest side of the pad in its own pixels. */
+const SIDE = 512;
+/** What a mask is painted with, so that it shows on any picture. */
+const TINT = "#d9480f";
+
+/** One stroke: the line's width and its points, in the pad's pixels. @typedef {{ width: number, erase: boolean, points: [number, number][] }} Stroke */
+/** @typedef {{ width: number, height: number }} Size */
+
+const ui = {
+  dialog: element("pad", HTMLDialogElement),
+  title: element("pad-title", HTMLElement),
+  paper: element("pad-paper", HTMLElement),
+  beneath: element("pad-beneath", HTMLCanvasElement),
+  canvas: element("pad-canvas", HTMLCanvasElement),
+  pen: element("pad-pen", HTMLButtonElement),
+  eraser: element("pad-eraser", HTMLButtonElement),
+  width: element("pad-width", HTMLInputElement),
+  undo: element("pad-undo", HTMLButtonElement),
+  clear: element("pad-clear", HTMLButtonElement),
+  done: element("pad-done", HTMLButtonElement),
+  cancel: element("pad-cancel", HTMLButtonElement),
+};
+
+/** What is on the pad, oldest first. @type {Stroke[]} */
+let strokes = [];
+/** What Undo goes back to: also what Clear took away. @type {Stroke[][]} */
+let before = [];
+let erasing = false;
+let colour = "#000";
+
+/** The pad's size for a picture of this one. @param {Size} size @returns {Size} */
+function padSize({ width, height }) {
+  const scale = SIDE / Math.max(width, height);
+  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+}
+
+/** @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context @param {Stroke} stroke @param {string} colour */
+function paint(context, { width, erase, points }, colour) {
+  context.globalCompositeOperation = erase ? "destination-out" : "source-over";
+  context.strokeStyle = context.fillStyle = colour;
+  context.lineWidth = width;
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  context.moveTo(...points[0]);
+  // A single touch is a line to where it began: a dot.
+  for (const point of points.length > 1 ? points.slice(1) : points) context.lineTo(...point);
+  context.stroke();
+}
+
+/** Strokes as a picture of their own, on a background. @param {Stroke[]} strokes @param {Size} size @param {{ ink: string, paper: string }} colours */
+function picture(strokes, size, { ink, paper }) {
+  const { width, height } = padSize(size);
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(width, height).getContext("2d"));
+  for (const stroke of strokes) paint(context, stroke, ink);
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = paper;
+  context.fillRect(0, 0, width, height);
+  return context.canvas;
+}
+
+/** A drawing in black on white. @param {Stroke[]} strokes @param {Size} size */
+export const drawing = (strokes, size) => picture(strokes, size, { ink: "#000", paper: "#fff" });
+/** A mask: white where something was painted, else black. @param {Stroke[]} strokes @param {Size} size */
+export const mask = (strokes, size) => picture(strokes, size, { ink: "#fff", paper: "#000" });
+
+/** Paints a mask over a canvas that shows the picture it is for. @param {HTMLCanvasElement} canvas @param {Stroke[]} strokes @param {Size} size */
+export function tint(canvas, strokes, size) {
+  const { width, height } = padSize(size);
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  const onto = canvas.getContext("2d");
+  if (!context || !onto) return;
+  for (const stroke of strokes) paint(context, stroke, TINT);
+  // The picture may stand in the middle of a canvas of other proportions.
+  const scale = Math.min(canvas.width / width, canvas.height / height);
+  const [w, h] = [width * scale, height * scale];
+  onto.globalAlpha = 0.6;
+  onto.drawImage(context.canvas, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  onto.globalAlpha = 1;
+}
+
+function repaint() {
+  const context = ui.canvas.getContext("2d");
+  if (!context) return;
+  context.globalCompositeOperation = "source-over";
+  context.clearRect(0, 0, ui.canvas.width, ui.canvas.height);
+  for (const stroke of strokes) paint(context, stroke, colour);
+  ui.undo.disabled = before.length === 0;
+  ui.clear.disabled = strokes.length === 0;
+}
+
+/** @param {Stroke[]} next */
+function change(next) {
+  before.push(strokes);
+  strokes = next;
+  repaint();
+}
+
+function undo() {
+  strokes = before.pop() ?? strokes;
+  repaint();
+}
+
+/** @param {boolean} erase */
+function take(erase) {
+  erasing = erase;
+  ui.pen.setAttribute("aria-pressed", String(!erase));
+  ui.eraser.setAttribute("aria-pressed", String(erase));
+}
+
+/** Where a pointer is, in the pad's pixels. @param {PointerEvent} event @returns {[number, number]} */
+function place({ clientX, clientY }) {
+  const { left, top, width, height } = ui.canvas.getBoundingClientRect();
+  return [((clientX - left) / width) * ui.canvas.width, ((clientY - top) / height) * ui.canvas.height];
+}
+
+ui.canvas.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || !event.isPrimary) return;
+  ui.canvas.setPointerCapture(event.pointerId);
+  change([...strokes, { width: Number(ui.width.value), erase: erasing, points: [place(event)] }]);
+});
+ui.canvas.addEventListener("pointermove", (event) => {
+  if (!ui.canvas.hasPointerCapture(event.pointerId)) return;
+  const moves = event.getCoalescedEvents?.() ?? [];
+  strokes.at(-1)?.points.push(...(moves.length > 0 ? moves : [event]).map(place));
+  repaint();
+});
+ui.pen.addEventListener("click", () => take(false));
+ui.eraser.addEventListener("click", () => take(true));
+ui.undo.addEventListener("click", undo);
+ui.clear.addEventListener("click", () => change([]));
+ui.cancel.addEventListener("click", () => ui.dialog.close());
+ui.dialog.addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  undo();
+});
+
+/**
+ * Lets the user draw, beginning with `drawn`; answers the strokes, or nothing if the pad was left.
+ *
+ * @param {{ size: Size, drawn?: Stroke[], beneath?: Pixels }} options `beneath` is painted over, for a mask
+ * @returns {Promise<Stroke[] | undefined>}
+ */
+export async function sketch({ size, drawn = [], beneath }) {
+  Object.assign(ui.canvas, padSize(size));
+  ui.paper.style.setProperty("--ratio", String(size.width / size.height));
+  ui.beneath.hidden = !beneath;
+  if (beneath) paintPixels(ui.beneath, beneath);
+  colour = beneath ? TINT : "#000";
+  ui.canvas.classList.toggle("tint", Boolean(beneath));
+  ui.title.textContent = text(beneath ? "padMask" : "padOutline");
+  Object.assign(ui.width, beneath ? { max: "96", value: "48" } : { max: "24", value: "12" });
+  [strokes, before] = [drawn, []];
+  take(false);
+  repaint();
+  return (await answered(ui.dialog, ui.done)) ? strokes : undefined;
+}
