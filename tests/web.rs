@@ -12,6 +12,7 @@ use pangu_draw::{
         Pace,
         autoencoder_kl::AutoencoderKlConfig,
         autoencoder_tiny::AutoencoderTinyConfig,
+        controlnet::ControlNetConfig,
         text::{clip::ClipTextConfig, sentence::SentenceConfig},
         unet::UNetConfig,
     },
@@ -87,6 +88,32 @@ async fn unet_agrees_with_diffusers() {
     unet(golden!("unet_sdxl"), "sdxl").await;
     unet(golden!("unet_emoji"), "emoji").await;
     unet(golden!("unet_odd"), "odd").await;
+}
+
+/// The UNet after what a ControlNet adds to it.
+#[wasm_bindgen_test]
+async fn controlnet_agrees_with_diffusers() {
+    #[derive(serde::Deserialize)]
+    struct Configs {
+        unet: UNetConfig,
+        controlnet: ControlNetConfig,
+        scale: f64,
+    }
+    let (golden, device) = (golden!("controlnet_emoji"), webgpu().await);
+    let Configs { unet, controlnet, scale } = config(&golden);
+    let unet = load(unet.init(&device).expect("known"), &golden, "weights.unet.").expect("fits");
+    let controlnet = load(controlnet.init(&device).expect("known"), &golden, "weights.controlnet.").expect("fits");
+    let input = || tensor(&golden, "input.sample", &device);
+    let timesteps = || tensor(&golden, "input.timesteps", &device);
+    let tokens = || tensor(&golden, "input.encoder_hidden_states", &device);
+    let vector = || Some(tensor(&golden, "input.vector", &device));
+    let image = tensor(&golden, "input.image", &device);
+    let pace = Pace::free();
+    let residuals =
+        controlnet.forward(input(), timesteps(), tokens(), vector(), image, &pace).await.expect("evaluates");
+    let residuals = Some(residuals.scaled(scale));
+    let found = unet.forward_controlled(input(), timesteps(), tokens(), vector(), residuals, &pace).await;
+    assert_close("ControlNet | emoji", found.expect("evaluates"), &golden, "output.sample").await;
 }
 
 async fn tiny(golden: SafeTensors, name: &str) {

@@ -89,7 +89,8 @@ impl PictureEncoderConfig {
         // The upper bounds are far above what is sensible; they keep a hostile file from exhausting the memory.
         let fits = |value: &usize| (1..=1 << 14).contains(value);
         let divides = |width: &usize| width.is_multiple_of(self.norm_num_groups);
-        let numbers = [self.in_channels, self.sample_size, self.norm_num_groups, self.projection_dim];
+        let numbers =
+            [self.in_channels, self.sample_size.saturating_mul(16), self.norm_num_groups, self.projection_dim];
         let widths = &self.block_out_channels;
         if !(1..=8).contains(&widths.len()) || !numbers.iter().chain(widths).all(fits) || !widths.iter().all(divides) {
             return invalid("picture encoder config", format!("{self:?} does not fit together"));

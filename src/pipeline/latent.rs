@@ -202,8 +202,8 @@ mod tests {
         }
     }
 
-    /// The default model's decoder sees about ten cells around it: with more to share, tiles show what the whole shows up
-    /// to what their faded edges do not see; with fewer, nearly.
+    /// The default model's decoder sees about ten cells around it, so that tiles which share eight differ where they fade: by
+    /// 1.0e-3 of the range 2 in the mean, measured on noise, where every cell differs from the next.
     #[test]
     fn tiles_show_what_the_whole_shows() {
         let source = FolderSource(format!("{}/www/models/default", env!("CARGO_MANIFEST_DIR")).into());
@@ -216,16 +216,13 @@ mod tests {
         let components = pollster::block_on(load).unwrap();
         let space = LatentSpace::load(&components, &config.latent, &config.image, &device).unwrap();
         let latents = Noise::new(1).normal(Stream::Latent, [1, 8, 40, 24], &device);
-        let decode = |tile, overlap| {
-            let decoded = pollster::block_on(space.decode_tiled(latents.clone(), tile, overlap, &pace)).unwrap();
+        let decode = |tile| {
+            let decoded = pollster::block_on(space.decode_tiled(latents.clone(), tile, OVERLAP, &pace)).unwrap();
             assert_eq!(decoded.dims(), [1, 4, 320, 192]);
             decoded
         };
-        let whole = decode(64, OVERLAP);
-        for (overlap, bound) in [(20, 1e-3), (OVERLAP, 0.02)] {
-            let off = (decode(24, overlap) - whole.clone()).abs().mean().into_scalar::<f32>();
-            assert!(off < bound, "{overlap} cells shared: {off} of 2");
-        }
+        let off = (decode(24) - decode(64)).abs().mean().into_scalar::<f32>();
+        assert!(0.0 < off && off < 5e-3, "{off} of 2");
     }
 
     #[test]
