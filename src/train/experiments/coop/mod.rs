@@ -234,8 +234,9 @@ pub struct Drawn {
 struct Kept {
     /// Of the models and the settings.
     key: String,
-    seconds: f64,
-    autocorrelation: Option<[f64; 3]>,
+    // What serde_json reads back is exact to the last bit of an f32, not of an f64.
+    seconds: f32,
+    autocorrelation: Option<[f32; 3]>,
 }
 
 /// The models and what they are measured with.
@@ -263,6 +264,7 @@ pub struct Bench<'a> {
 /// If a model or the data set cannot be read, a drawing fails, or the folder cannot be written.
 pub fn run(dataset: &Dataset, encoder: &DualEncoder, source: &dyn Source, options: &Options) -> Result<Results> {
     let bench = Bench::new(dataset, encoder, source, options)?;
+    let former = Results::load(&options.out).ok();
     let mut results = Results { steps: bench.home.config().defaults.steps, ..Results::default() };
     let save = |results: &mut Results| {
         results.seconds = bench.began.elapsed().as_secs_f64();
@@ -273,7 +275,11 @@ pub fn run(dataset: &Dataset, encoder: &DualEncoder, source: &dyn Source, option
         results.measured.push(bench.search(*control)?);
         save(&mut results)?;
     }
-    bench.costs(&mut results)?;
+    // What was timed in turn is not timed again in part.
+    match bench.costs(&results)? {
+        Some(costs) => results.costs = costs,
+        None => results.costs = former.map(|former| former.costs).unwrap_or_default(),
+    }
     save(&mut results)?;
     bench.large(&mut results)?;
     save(&mut results)?;
@@ -326,7 +332,7 @@ impl<'a> Bench<'a> {
         generator: &Generator,
         request: &Request,
         passage: Passage,
-    ) -> Result<Option<(Drawn, Option<[f64; 3]>)>> {
+    ) -> Result<Option<(Drawn, Option<[f32; 3]>)>> {
         let settings = generator.resolve(request)?;
         let settings = serde_json::to_string(&(self.models(), &settings, passage == Passage::Bridge));
         let key = hex::encode(Sha256::digest(settings.expect("plain data")));
@@ -341,7 +347,7 @@ impl<'a> Bench<'a> {
         {
             let decoded = image::load_from_memory(&bytes).map_err(|error| read_error(&picture, error))?.into_rgba8();
             let image = Image::new(decoded.width() as usize, decoded.height() as usize, decoded.into_raw())?;
-            return Ok(Some((Drawn { image, seconds: kept.seconds }, kept.autocorrelation)));
+            return Ok(Some((Drawn { image, seconds: f64::from(kept.seconds) }, kept.autocorrelation)));
         }
         if self.began.elapsed() > self.options.budget {
             self.late.set(true);
@@ -352,20 +358,22 @@ impl<'a> Bench<'a> {
             block_on(generator.prepare(request, self.source, &pace, &mut |_| ()))?;
         }
         let (drawing, noise) = block_on(generator.generate_through(request, passage, &pace))?;
-        let seconds = drawing.timings.iter().map(|(_, seconds)| seconds).sum();
+        let seconds = drawing.timings.iter().map(|(_, seconds)| seconds).sum::<f64>() as f32;
         let autocorrelation = match noise {
             // Lags up to 3 cells.
             Some(noise) if noise.dims()[3] > 3 => {
                 let at = |cells| block_on(crate::coop::resolution::autocorrelation(noise.clone(), [0, cells]));
-                Some([f64::from(at(1)?), f64::from(at(2)?), f64::from(at(3)?)])
+                Some([at(1)?, at(2)?, at(3)?])
             }
             _ => None,
         };
+        // A draft that is finished leaves no noise.
+        let autocorrelation = autocorrelation.filter(|lags| lags.iter().all(|lag| lag.is_finite()));
         std::fs::create_dir_all(&folder).map_err(|error| write_error(&folder, error))?;
         write_atomically(&picture, &drawing.to_png()?)?;
         let kept = Kept { key, seconds, autocorrelation };
         write_atomically(&about, serde_json::to_string(&kept).expect("plain data").as_bytes())?;
-        Ok(Some((Drawn { image: drawing.image, seconds }, autocorrelation)))
+        Ok(Some((Drawn { image: drawing.image, seconds: f64::from(seconds) }, autocorrelation)))
     }
 
     /// What `arm` is asked for.
@@ -441,7 +449,8 @@ impl<'a> Bench<'a> {
             }
         }
         let best = |rows: &[Row]| {
-            let fused = rows.iter().filter(|row| matches!(row.arm, Arm::Fused { .. }));
+            // Of equals the first: the simpler one.
+            let fused = rows.iter().rev().filter(|row| matches!(row.arm, Arm::Fused { .. }));
             fused.max_by(|a, b| a.mean(Score::joint).total_cmp(&b.mean(Score::joint))).map(|row| row.arm)
         };
         if let Some(Arm::Fused { until, .. }) = best(&rows) {
@@ -487,10 +496,10 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Times drawings in turn, so that whatever else the machine does meets all of them.
-    fn costs(&self, results: &mut Results) -> Result<()> {
+    /// Times drawings in turn, so that whatever else the machine does meets all of them; nothing if the time is spent.
+    fn costs(&self, results: &Results) -> Result<Option<Vec<Cost>>> {
         let steps = self.home.config().defaults.steps;
-        let Some(Measured { control, pairs, .. }) = results.measured.first() else { return Ok(()) };
+        let Some(Measured { control, pairs, .. }) = results.measured.first() else { return Ok(None) };
         let (control, pairs) = (*control, &pairs[..self.options.costs.min(pairs.len())]);
         let folder = &self.home.config().companions[&control].folder;
         let mut arms = vec![("home alone".to_owned(), Arm::Home, 1), (format!("{folder} alone"), Arm::Foreign, 1)];
@@ -522,7 +531,7 @@ impl<'a> Bench<'a> {
             for (cost, request, alone) in &mut costs {
                 if self.began.elapsed() > self.options.budget {
                     self.late.set(true);
-                    return Ok(());
+                    return Ok(None);
                 }
                 let request = request(pair)?;
                 let generator = if *alone { &self.alone[&control] } else { &self.home };
@@ -533,11 +542,11 @@ impl<'a> Bench<'a> {
                 cost.seconds.push(drawing.timings.iter().map(|(_, seconds)| seconds).sum());
             }
         }
-        results.costs = costs.into_iter().map(|(cost, ..)| cost).collect();
+        let mut costs: Vec<Cost> = costs.into_iter().map(|(cost, ..)| cost).collect();
         if let (Some((command, model)), Some(pair)) = (&self.options.command, pairs.first()) {
-            self.memory(&mut results.costs, command, model, pair, control)?;
+            self.memory(&mut costs, command, model, pair, control)?;
         }
-        Ok(())
+        Ok(Some(costs))
     }
 
     /// Twice the side that the home model was trained on.
@@ -622,7 +631,8 @@ impl<'a> Bench<'a> {
                 seconds.push(drawn.seconds);
                 correlations.extend(correlation);
             }
-            let mean = |at: usize| correlations.iter().map(|c| c[at]).sum::<f64>() / correlations.len() as f64;
+            let mean =
+                |at: usize| correlations.iter().map(|c| f64::from(c[at])).sum::<f64>() / correlations.len() as f64;
             let what = match (t_low, passage) {
                 (None, _) => "directly".to_owned(),
                 (Some(0.0), _) => "the finished draft, scaled".to_owned(),

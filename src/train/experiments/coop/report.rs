@@ -175,8 +175,7 @@ fn large(results: &Results) -> String {
     );
     for Large { what, t_low, scores, roughness, seconds, autocorrelation } in &results.large {
         let row = Row { arm: Arm::Home, scores: scores.clone() };
-        let correlation = autocorrelation.filter(|c| c.iter().all(|c| c.is_finite() && c.abs() <= 1.0));
-        let correlation = correlation.map_or("-".into(), |[a, b, c]| format!("{a:.3}, {b:.3}, {c:.3}"));
+        let correlation = autocorrelation.map_or("-".into(), |[a, b, c]| format!("{a:.3}, {b:.3}, {c:.3}"));
         let _ = writeln!(
             out,
             "| {what} | {} | {:.3} | {:.3} | {:.3} | {:.4} | {:.2} | {correlation} |",
