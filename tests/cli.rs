@@ -272,7 +272,7 @@ fn pictures_are_read_whatever_they_are() {
     let shown =
         image::RgbaImage::from_fn(64, 64, |x, _| image::Rgba(if x < 32 { [9, 9, 9, 0] } else { [200, 9, 9, 255] }));
     shown.save(folder.join("shown.png")).unwrap();
-    assert!(outlined(&folder.join("shown.png"), &["--reading", "picture"]).iter().any(|v| *v == 0));
+    assert!(outlined(&folder.join("shown.png"), &["--reading", "picture"]).contains(&0));
     // In every colour type.
     image::DynamicImage::from(bar).into_luma16().save(folder.join("grey16.png")).unwrap();
     assert!(!rows(&outlined(&folder.join("grey16.png"), &[]), 64).is_empty());

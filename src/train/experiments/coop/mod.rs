@@ -501,48 +501,50 @@ impl<'a> Bench<'a> {
         let steps = self.home.config().defaults.steps;
         let Some(Measured { control, pairs, .. }) = results.measured.first() else { return Ok(None) };
         let (control, pairs) = (*control, &pairs[..self.options.costs.min(pairs.len())]);
-        let folder = &self.home.config().companions[&control].folder;
-        let mut arms = vec![("home alone".to_owned(), Arm::Home, 1), (format!("{folder} alone"), Arm::Foreign, 1)];
-        for (exchange, passes) in
-            [(Exchange::TwoWay, 4 * steps), (Exchange::Renoised, 4 * steps - 2), (Exchange::OneWay, 2 * steps)]
-        {
+        let model = self.home.config();
+        let folder = &model.companions[&control].folder;
+        let fused = |exchange: Exchange, passes: usize| {
             let arm = Arm::Fused { strength: 0.5, until: 1.0, falloff: Falloff::Constant, exchange };
-            arms.push((format!("with {folder}, d 0.5 in all {steps} steps, {}", exchange.name()), arm, passes + 1));
-        }
+            (format!("with {folder}, d 0.5 in all {steps} steps, {exchange}"), arm, None, passes)
+        };
         let [height, width] = self.large_size();
-        let large =
-            |t_low| move |request| Request { width: Some(width), height: Some(height), t_low: Some(t_low), ..request };
-        let t_low = self.home.config().defaults.t_low;
-        let mut costs: Vec<(Cost, Box<dyn Fn(&Pair) -> Result<Request> + '_>, bool)> = Vec::new();
-        let cost = |what: String, passes| Cost { what, passes, seconds: Vec::new(), peak_bytes: 0 };
-        for (what, arm, passes) in arms {
-            let request = move |pair: &Pair| self.request(pair, control, arm);
-            costs.push((cost(what, passes), Box::new(request), arm == Arm::Foreign));
-        }
-        for (what, t_low, passes) in [
-            (format!("home, {width}x{height} directly"), self.home.config().schedule.num_train_timesteps as f64, 1),
-            (format!("home, {width}x{height} from a draft, t_low {t_low}"), t_low, 3),
-        ] {
-            let request = move |pair: &Pair| Ok(large(t_low)(self.request(pair, control, Arm::Home)?));
-            costs.push((cost(what, passes), Box::new(request), false));
-        }
+        let (whole, t_low) = (model.schedule.num_train_timesteps as f64, model.defaults.t_low);
+        // What, how, `T_low` of a large picture, and passes of an autoencoder.
+        let ways = [
+            ("home alone".to_owned(), Arm::Home, None, 1),
+            (format!("{folder} alone"), Arm::Foreign, None, 1),
+            fused(Exchange::TwoWay, 4 * steps + 1),
+            fused(Exchange::Renoised, 4 * steps - 1),
+            fused(Exchange::OneWay, 2 * steps + 1),
+            (format!("home, {width}x{height} directly"), Arm::Home, Some(whole), 1),
+            (format!("home, {width}x{height} from a draft, T_low {t_low}"), Arm::Home, Some(t_low), 3),
+        ];
+        let cost = |way: &(String, Arm, Option<f64>, usize)| Cost {
+            what: way.0.clone(),
+            passes: way.3,
+            seconds: Vec::new(),
+            peak_bytes: 0,
+        };
+        let mut costs: Vec<Cost> = ways.iter().map(cost).collect();
         let pace = Pace::free();
         for pair in pairs {
-            for (cost, request, alone) in &mut costs {
+            for (cost, (_, arm, t_low, _)) in costs.iter_mut().zip(&ways) {
                 if self.began.elapsed() > self.options.budget {
                     self.late.set(true);
                     return Ok(None);
                 }
-                let request = request(pair)?;
-                let generator = if *alone { &self.alone[&control] } else { &self.home };
-                if !*alone {
+                let mut request = self.request(pair, control, *arm)?;
+                if t_low.is_some() {
+                    request = Request { width: Some(width), height: Some(height), t_low: *t_low, ..request };
+                }
+                let generator = if *arm == Arm::Foreign { &self.alone[&control] } else { &self.home };
+                if *arm != Arm::Foreign {
                     block_on(generator.prepare(&request, self.source, &pace, &mut |_| ()))?;
                 }
                 let drawing = block_on(generator.generate(&request, &pace, &mut |_| ()))?;
                 cost.seconds.push(drawing.timings.iter().map(|(_, seconds)| seconds).sum());
             }
         }
-        let mut costs: Vec<Cost> = costs.into_iter().map(|(cost, ..)| cost).collect();
         if let (Some((command, model)), Some(pair)) = (&self.options.command, pairs.first()) {
             self.memory(&mut costs, command, model, pair, control)?;
         }
