@@ -205,6 +205,8 @@ pub struct Results {
 }
 
 const FILE: &str = "coop.json";
+/// `T_low` that a companion's drafts are tried with.
+const DRAFTS: [f64; 5] = [200.0, 300.0, 400.0, 500.0, 600.0];
 
 impl Results {
     /// Reads what [`run`] wrote into `out`.
@@ -381,7 +383,7 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// If the pair's picture is damaged.
     pub fn request(&self, pair: &Pair, control: ControlKind, arm: Arm) -> Result<Request> {
-        let given = || Ok::<_, Error>(Control::new(control, self.dataset.picture(pair.given)?.to_straight()));
+        let given = || Ok::<_, Error>(Control::new(control, pair.given(self.dataset)?));
         // The style is in the words, so that all models hear the same.
         let request =
             Request { prompt: pair.prompt.clone(), style: Some(String::new()), seed: pair.seed, ..Request::default() };
@@ -463,23 +465,30 @@ impl<'a> Bench<'a> {
                 add(&mut rows, fused(strength, until, Falloff::Noise, Exchange::TwoWay))?;
             }
         }
+        for strength in [0.6, 0.8, 1.0] {
+            for until in [0.5, 0.7, 0.9] {
+                add(&mut rows, fused(strength, until, Falloff::Constant, Exchange::OneWay))?;
+            }
+        }
         if let Some(Arm::Fused { strength, until, falloff, .. }) = best(&rows) {
-            for exchange in [Exchange::Renoised, Exchange::OneWay] {
+            for exchange in Exchange::ALL {
                 add(&mut rows, fused(strength, until, falloff, exchange))?;
             }
         }
         let chosen = best(&rows);
         if control == ControlKind::Outline {
-            for t_low in [400.0, 600.0, 800.0] {
+            for t_low in DRAFTS {
                 add(&mut rows, Arm::Draft { t_low })?;
             }
         }
+        let drafts = rows.iter().filter(|row| matches!(row.arm, Arm::Draft { .. }));
+        let draft = drafts.max_by(|a, b| a.mean(Score::joint).total_cmp(&b.mean(Score::joint))).map(|row| row.arm);
 
         let companion = &self.home.config().companions[&control];
         let own = fused(companion.strength, companion.until, companion.falloff, Exchange::TwoWay);
         let confirming = Scorer::new(self, control, confirmed_on)?;
         let mut confirmed: Vec<Row> = Vec::new();
-        for arm in [Arm::Home, Arm::Foreign].into_iter().chain(chosen).chain([own]) {
+        for arm in [Arm::Home, Arm::Foreign].into_iter().chain(chosen).chain(draft).chain([own]) {
             if !confirmed_on.is_empty() && !confirmed.iter().any(|row| row.arm == arm) {
                 confirmed.extend(self.row(&confirming, arm)?);
             }
@@ -560,7 +569,7 @@ impl<'a> Bench<'a> {
     /// Peak resident memory of the command drawing one picture in each way, as Linux counts it (`VmHWM`).
     fn memory(&self, costs: &mut [Cost], command: &Path, model: &str, pair: &Pair, control: ControlKind) -> Result<()> {
         let given = self.options.out.join("given.png");
-        write_atomically(&given, &self.dataset.picture(pair.given)?.to_straight().to_png("given")?)?;
+        write_atomically(&given, &pair.given(self.dataset)?.to_png("given")?)?;
         let with = |exchange: &str| {
             let control = format!("{control}={}:0.5", given.display());
             let arguments = ["--control", &control, "--coop-until", "1", "--exchange", exchange];
@@ -612,8 +621,10 @@ impl<'a> Bench<'a> {
             (None, Passage::Bridge, Upsampler::Bicubic),
             (Some(600.0), Passage::Bridge, Upsampler::Bicubic),
             (Some(600.0), Passage::ScaledNoise, Upsampler::Bicubic),
-            (Some(800.0), Passage::Bridge, Upsampler::Bicubic),
             (Some(400.0), Passage::Bridge, Upsampler::Bicubic),
+            (Some(500.0), Passage::Bridge, Upsampler::Bicubic),
+            (Some(300.0), Passage::Bridge, Upsampler::Bicubic),
+            (Some(800.0), Passage::Bridge, Upsampler::Bicubic),
             (Some(200.0), Passage::Bridge, Upsampler::Bicubic),
             (Some(400.0), Passage::ScaledNoise, Upsampler::Bicubic),
             (Some(600.0), Passage::ScaledNoise, Upsampler::Nearest),

@@ -4,15 +4,17 @@
 //! |---|---|---|
 //! | an emoji | the thing and a style | how another designer drew the thing |
 //! | a glyph | the thing and a colour | its shape, in another colour |
+//!
+//! Pictures whose outline is given are mirrored: no model has seen the outline, and none can know it from the text.
 
 use super::Bench;
 use crate::{
-    Error, Result,
+    Error, Image, Result,
     pipeline::config::ControlKind,
     train::{
         Draw, captions,
         data::{
-            Item,
+            Dataset, Item,
             scene::{Language, Scene, StyleId},
             splits::Split,
         },
@@ -32,10 +34,27 @@ pub struct Pair {
     pub language: Language,
     /// Place in the data set of the picture that is given.
     pub given: usize,
+    /// Whether it is given mirrored.
+    pub mirrored: bool,
     /// Place of the real picture that the text asks for.
     pub target: usize,
     /// Seed of the drawing.
     pub seed: u64,
+}
+
+impl Pair {
+    /// The picture that is given.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn given(&self, dataset: &Dataset) -> Result<Image> {
+        let mut image = dataset.picture(self.given)?.to_straight();
+        if self.mirrored {
+            let row = |row: &[u8]| row.rchunks_exact(4).flatten().copied().collect::<Vec<u8>>();
+            image.rgba = image.rgba.chunks_exact(4 * image.width).flat_map(row).collect();
+        }
+        Ok(image)
+    }
 }
 
 /// Chooses `count` pairs that all ask for something else, as far as the data set has them.
@@ -110,7 +129,8 @@ pub fn choose(bench: &Bench<'_>, control: ControlKind, count: usize, seed: u64) 
         let item = &dataset.items[target];
         let subject = captions::subjects(&dataset.concepts, item, language).swap_remove(0);
         let prompt = captions::styled(&subject, item.style, language);
-        pairs.push(Pair { subject, prompt, language, given, target, seed: seed.wrapping_add(at as u64) });
+        let mirrored = control == ControlKind::Outline;
+        pairs.push(Pair { subject, prompt, language, given, mirrored, target, seed: seed.wrapping_add(at as u64) });
     }
     if pairs.is_empty() && count > 0 {
         let why = format!("the data set has nothing to ask for in the styles {:?}", options.styles);

@@ -1,7 +1,7 @@
 //! Tables, curves and sheets. What is written for people stays: as [`super::super::report`] does, only what is between
 //! marker lines is replaced.
 
-use super::{Arm, Bench, Ceiling, Cost, Drawn, Large, Measured, Pair, Results, Row, score, score::Score};
+use super::{Arm, Bench, Ceiling, Cost, DRAFTS, Drawn, Large, Measured, Pair, Results, Row, score, score::Score};
 use crate::{
     Image, Result,
     control::{Reading, outline},
@@ -273,20 +273,25 @@ fn images(drawn: Option<Vec<Drawn>>) -> Option<Vec<Image>> {
     drawn.map(|drawn| drawn.into_iter().map(|drawn| drawn.image).collect())
 }
 
-fn real(bench: &Bench<'_>, pairs: &[Pair], of: fn(&Pair) -> usize) -> Result<Vec<Image>> {
-    pairs.iter().map(|pair| Ok(bench.dataset.picture(of(pair))?.to_straight())).collect()
+/// Real pictures that the texts ask for.
+fn targets(bench: &Bench<'_>, pairs: &[Pair]) -> Result<Vec<Image>> {
+    pairs.iter().map(|pair| Ok(bench.dataset.picture(pair.target)?.to_straight())).collect()
+}
+
+fn pictures(bench: &Bench<'_>, pairs: &[Pair]) -> Result<Vec<Image>> {
+    pairs.iter().map(|pair| pair.given(bench.dataset)).collect()
 }
 
 /// The outlines that are given.
 fn lines(bench: &Bench<'_>, pairs: &[Pair]) -> Result<Vec<Image>> {
-    let given = real(bench, pairs, |pair| pair.given)?;
+    let given = pictures(bench, pairs)?;
     given.iter().map(|image| Ok(outline(image, Reading::Auto, [score::SIDE; 2])?.to_image())).collect()
 }
 
 fn given(bench: &Bench<'_>, control: ControlKind, pairs: &[Pair]) -> Result<(&'static str, Vec<Image>)> {
     Ok(match control {
         ControlKind::Outline => ("the outline given", lines(bench, pairs)?),
-        ControlKind::Variation => ("the picture given", real(bench, pairs, |pair| pair.given)?),
+        ControlKind::Variation => ("the picture given", pictures(bench, pairs)?),
     })
 }
 
@@ -306,7 +311,7 @@ fn companion(bench: &Bench<'_>, measured: &Measured) -> Result<()> {
     for arm in [Arm::Home, Arm::Foreign, *chosen] {
         sheet.row(&arm.name(), images(bench.arm(pairs, *control, arm)?));
     }
-    sheet.row("a real picture of the text", Some(real(bench, pairs, |pair| pair.target)?));
+    sheet.row("a real picture of the text", Some(targets(bench, pairs)?));
     sheet.write(control.name(), &prompts(pairs))
 }
 
@@ -338,10 +343,10 @@ fn both(bench: &Bench<'_>, outline: &Measured, variation: &Measured) -> Result<(
     let pairs = shown(outline, COLUMNS[0]);
     let mut sheet = Sheet::new(bench, side(bench), pairs.len());
     sheet.row("the outline given", Some(lines(bench, pairs)?));
-    sheet.row("the picture given", Some(real(bench, pairs, |pair| pair.target)?));
+    sheet.row("the picture given", Some(targets(bench, pairs)?));
     sheet.row("home alone", images(bench.arm(pairs, ControlKind::Outline, Arm::Home)?));
     sheet.row(&format!("outline alone: {}", first.name()), images(bench.arm(pairs, ControlKind::Outline, first)?));
-    let after = |pair: &Pair| Pair { given: pair.target, ..pair.clone() };
+    let after = |pair: &Pair| Pair { given: pair.target, mirrored: false, ..pair.clone() };
     let swapped: Vec<Pair> = pairs.iter().map(after).collect();
     let what = format!("picture alone: {}", second.name());
     sheet.row(&what, images(bench.arm(&swapped, ControlKind::Variation, second)?));
@@ -363,7 +368,7 @@ fn drafts(bench: &Bench<'_>, measured: &Measured) -> Result<()> {
     let mut sheet = Sheet::new(bench, side(bench), pairs.len());
     let (what, pictures) = given(bench, control, pairs)?;
     sheet.row(what, Some(pictures));
-    for arm in [Arm::Foreign].into_iter().chain([400.0, 600.0, 800.0].map(|t_low| Arm::Draft { t_low })) {
+    for arm in [Arm::Foreign].into_iter().chain(DRAFTS.map(|t_low| Arm::Draft { t_low })) {
         sheet.row(&arm.name(), images(bench.arm(pairs, control, arm)?));
     }
     sheet.row("home alone", images(bench.arm(pairs, control, Arm::Home)?));
@@ -380,6 +385,7 @@ fn larger(bench: &Bench<'_>, results: &Results) -> Result<()> {
         ("directly", whole, Passage::Bridge),
         ("draft, bridge at t = 600", 600.0, Passage::Bridge),
         ("draft, noisy latent scaled at t = 600", 600.0, Passage::ScaledNoise),
+        ("draft, bridge at t = 400", 400.0, Passage::Bridge),
         ("draft, noisy latent scaled at t = 400", 400.0, Passage::ScaledNoise),
     ] {
         let mut drawn = Vec::new();

@@ -12,13 +12,10 @@ use crate::{
     Image, Result,
     control::{Lines, Reading, outline},
     pipeline::config::ControlKind,
-    train::{
-        data::picture::Picture,
-        eval::{
-            copying::{Look, looks},
-            dual::cosine,
-            retrieval::Rank,
-        },
+    train::eval::{
+        copying::{Look, looks},
+        dual::cosine,
+        retrieval::Rank,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -94,17 +91,16 @@ impl<'a> Scorer<'a> {
     /// # Errors
     /// If a picture is damaged.
     pub fn new(bench: &'a Bench<'a>, control: ControlKind, pairs: &'a [Pair]) -> Result<Self> {
-        let pictures = |of: fn(&Pair) -> usize| {
-            pairs.iter().map(|pair| bench.dataset.picture(of(pair))).collect::<Result<Vec<Picture>>>()
-        };
-        let (given, targets) = (pictures(|pair| pair.given)?, pictures(|pair| pair.target)?);
+        let given: Vec<Image> = pairs.iter().map(|pair| pair.given(bench.dataset)).collect::<Result<_>>()?;
+        let targets = pairs.iter().map(|pair| Ok(bench.dataset.picture(pair.target)?.to_straight()));
+        let targets: Vec<Image> = targets.collect::<Result<_>>()?;
         let given = match control {
             ControlKind::Outline => {
-                let lines = |picture: &Picture| outline(&picture.to_straight(), Reading::Auto, [SIDE; 2]);
-                given.iter().map(|picture| Ok(Given::Lines(lines(picture)?))).collect::<Result<Vec<_>>>()?
+                let lines = |image: &Image| outline(image, Reading::Auto, [SIDE; 2]);
+                given.iter().map(|image| Ok(Given::Lines(lines(image)?))).collect::<Result<Vec<_>>>()?
             }
             ControlKind::Variation => {
-                let looks = looks(bench.encoder, &given)?;
+                let looks = looks(bench.encoder, &given.iter().map(picture).collect::<Vec<_>>())?;
                 let different =
                     looks.iter().enumerate().flat_map(|(at, a)| looks[at + 1..].iter().map(move |b| a.difference(b)));
                 let (sum, count) = different.fold((0.0, 0), |(sum, count), d| (sum + f64::from(d), count + 1));
@@ -116,7 +112,7 @@ impl<'a> Scorer<'a> {
         let prompts = bench.encoder.captions(&pairs.iter().map(|pair| pair.prompt.as_str()).collect::<Vec<_>>());
         let mut scorer =
             Self { bench, control, pairs, ceiling: Ceiling { cosine: 1.0, ..Ceiling::default() }, prompts, given };
-        let real = scorer.scores(&targets.iter().map(Picture::to_straight).collect::<Vec<_>>())?;
+        let real = scorer.scores(&targets)?;
         let mean = |value: &dyn Fn(&Score) -> f64| real.iter().map(value).sum::<f64>() / real.len().max(1) as f64;
         scorer.ceiling = Ceiling {
             cosine: mean(&|score| score.cosine),
