@@ -5,6 +5,7 @@ use super::{Arm, Bench, Ceiling, Cost, DRAFTS, Drawn, Large, Measured, Pair, Res
 use crate::{
     Image, Result,
     control::{Reading, outline},
+    coop::latent::Exchange,
     pipeline::{Control, Passage, Request, config::ControlKind},
     train::{
         experiments::report::replaced,
@@ -337,7 +338,8 @@ fn strengths(bench: &Bench<'_>, measured: &Measured) -> Result<()> {
     sheet.write(&format!("{control}-strengths"), &columns)
 }
 
-/// Both controls at once: the outline of one design, the picture of another.
+/// Both controls at once, each with half of its weight, so that the home model keeps a part: the outline of one design, the
+/// picture of another.
 fn both(bench: &Bench<'_>, outline: &Measured, variation: &Measured) -> Result<()> {
     let (Some(first), Some(second)) = (outline.chosen, variation.chosen) else { return Ok(()) };
     let pairs = shown(outline, COLUMNS[0]);
@@ -355,10 +357,12 @@ fn both(bench: &Bench<'_>, outline: &Measured, variation: &Measured) -> Result<(
         let mut request = bench.request(pair, ControlKind::Outline, first)?;
         let more: Vec<Control> = bench.request(swapped, ControlKind::Variation, second)?.controls;
         request.controls.extend(more);
+        request.controls.iter_mut().for_each(|control| control.strength = control.strength.map(|weight| weight / 2.0));
+        request.exchange = Some(Exchange::TwoWay.name().into());
         let Some((one, _)) = bench.draw(&bench.home, &request, Passage::Bridge)? else { return Ok(()) };
         drawn.push(one.image);
     }
-    sheet.row("both", Some(drawn));
+    sheet.row("both, each with half of its weight, two_way", Some(drawn));
     sheet.write("both", &prompts(pairs))
 }
 
