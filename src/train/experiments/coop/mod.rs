@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -315,11 +315,14 @@ impl<'a> Bench<'a> {
         Ok(Self { dataset, encoder, catalogue, home, alone, source, options, began, late })
     }
 
-    /// What the drawings depend on beside their settings.
-    fn models(&self) -> String {
+    /// What a drawing depends on beside its settings: the files of the models that have a part in it.
+    fn models(&self, generator: &Generator, request: &Request) -> String {
+        let home = std::ptr::eq(generator, &self.home);
+        let kinds = request.controls.iter().map(|control| control.kind).chain(request.draft);
+        let kinds: BTreeSet<ControlKind> = kinds.filter(|_| home).collect();
         let mut hash = Sha256::new();
-        for generator in self.alone.values().chain([&self.home]) {
-            let files = generator.manifest().components.iter().flat_map(|component| &component.sha256);
+        for model in kinds.iter().map(|kind| &self.alone[kind]).chain([generator]) {
+            let files = model.manifest().components.iter().flat_map(|component| &component.sha256);
             files.for_each(|sum| hash.update(sum));
         }
         hex::encode(hash.finalize())
@@ -336,7 +339,7 @@ impl<'a> Bench<'a> {
         passage: Passage,
     ) -> Result<Option<(Drawn, Option<[f32; 3]>)>> {
         let settings = generator.resolve(request)?;
-        let settings = serde_json::to_string(&(self.models(), &settings, passage == Passage::Bridge));
+        let settings = serde_json::to_string(&(self.models(generator, request), &settings, passage == Passage::Bridge));
         let key = hex::encode(Sha256::digest(settings.expect("plain data")));
         let folder = self.options.out.join("drawings");
         let (picture, about) = (folder.join(format!("{key}.png")), folder.join(format!("{key}.json")));
