@@ -204,7 +204,7 @@ ui.camera.addEventListener("click", () =>
     if (picture) await add(chosen(), picture);
   }, "errorCamera"),
 );
-addEventListener("paste", (event) => {
+document.addEventListener("paste", (event) => {
   const { clipboardData: data, target } = event;
   const file = pictureOf(data?.files);
   // Office programs put a picture of a text beside it.
@@ -215,7 +215,7 @@ addEventListener("paste", (event) => {
 });
 for (const type of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
   // Anywhere on the page: a file that misses the panel would take the page's place.
-  addEventListener(type, (event) => {
+  document.addEventListener(type, (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
     ui.panel.classList.toggle("target", type === "dragover");

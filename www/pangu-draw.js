@@ -16,7 +16,7 @@
  */
 
 import { CrashError, DisposedError, Engine, PanguDrawError } from "./engine.js";
-import { read, view } from "./pictures.js";
+import { read } from "./pictures.js";
 
 export {
   CancelledError,
@@ -30,13 +30,15 @@ export {
   UnsupportedError,
 } from "./engine.js";
 
-/** A loaded model. Calls are served one after another. */
+/** A loaded model. Pictures are drawn one after another. */
 export class Generator {
   #url;
   #options;
   #engine;
   #info;
-  /** Ends when the calls before have ended. @type {Promise<unknown>} */
+  /** The start of a new engine. @type {ReturnType<typeof boot> | undefined} */
+  #reviving;
+  /** Ends when the drawings before have ended. @type {Promise<unknown>} */
   #queue = Promise.resolve();
 
   /**
@@ -95,27 +97,33 @@ export class Generator {
    * @returns {Promise<Picture>}
    */
   async #draw(request, pictures, signal, onEvent) {
-    if (this.#engine.ended instanceof CrashError) {
-      const { engine, info } = await boot(this.#url, { ...this.#options, signal });
-      this.#engine = engine;
-      this.#info = info;
-    }
+    const engine = await this.#alive(signal);
     /** @type {PictureMessage} */
-    const { png, ...picture } = await this.#engine.call({ op: "generate", request, pictures }, signal, onEvent);
+    const { png, ...picture } = await engine.call({ op: "generate", request, pictures }, signal, onEvent);
     return { ...picture, seed: request.seed, png: new Blob([png], { type: "image/png" }) };
   }
 
+  /** The engine; a new one, if the last one crashed. @param {AbortSignal} [signal] */
+  async #alive(signal) {
+    if (!(this.#engine.ended instanceof CrashError)) return this.#engine;
+    this.#reviving ??= boot(this.#url, { ...this.#options, signal }).finally(() => (this.#reviving = undefined));
+    const { engine, info } = await this.#reviving;
+    [this.#engine, this.#info] = [engine, info];
+    return engine;
+  }
+
   /**
-   * What the model that serves a control sees of a picture, at the size to be drawn. Nothing is loaded for it, and it does
-   * not wait for a drawing.
+   * What the model that serves a control sees of a picture, where a picture of `size` is drawn. No weights are loaded for it,
+   * and it does not wait for a drawing.
    *
    * @param {ControlKind} kind
    * @param {PictureSource} image
    * @param {{ width: number, height: number }} [size]
    * @returns {Promise<Pixels>}
    */
-  view(kind, image, { width, height } = this.#info.image) {
-    return view(kind, image, { width, height });
+  async view(kind, image, { width, height } = this.#info.image) {
+    const [engine, pixels] = await Promise.all([this.#alive(), read(image)]);
+    return engine.call({ op: "view", kind, image: pixels, width, height });
   }
 
   /** What was loaded, and where it runs. */

@@ -1,6 +1,6 @@
 /** Pictures that a page has, made into what the engine takes. */
 
-/** @import { Call, ControlKind, PictureSource, Pixels } from "./types.js" */
+/** @import { PictureSource, Pixels } from "./types.js" */
 
 import { Engine, InvalidError } from "./engine.js";
 
@@ -9,14 +9,8 @@ const SIDE = 1024;
 /** How many of a file's first bytes are searched for the picture's sides. Few formats put much before them. */
 const HEADERS = [2 ** 18, 2 ** 25];
 
-/** Looks at pictures. It is no generator's worker: it neither waits for a drawing nor is lost with one. @type {Engine | undefined} */
-let onlooker;
-
-/** @template Result @param {Call} message @returns {Promise<Result>} */
-function ask(message) {
-  if (!onlooker || onlooker.ended) onlooker = new Engine();
-  return onlooker.call(message);
-}
+/** Reads headers. It is no generator's worker: it neither waits for a drawing nor is lost with one. @type {Engine | undefined} */
+let clerk;
 
 /** @param {unknown} why */
 const invalid = (why) =>
@@ -47,18 +41,6 @@ export async function read(image) {
   throw invalid("is no picture: give a file, an image, a canvas, or pixels");
 }
 
-/**
- * What a model that draws pictures of this size sees of one.
- *
- * @param {ControlKind} kind
- * @param {PictureSource} image
- * @param {{ width: number, height: number }} size
- * @returns {Promise<Pixels>}
- */
-export async function view(kind, image, size) {
-  return ask({ op: "view", kind, image: await read(image), ...size });
-}
-
 /** @param {Blob} file */
 async function decode(file) {
   await check(file);
@@ -72,10 +54,11 @@ async function decode(file) {
 
 /** Fails unless a file's header says that it is a picture of a size that can be taken. @param {Blob} file */
 async function check(file) {
+  if (!clerk || clerk.ended) clerk = new Engine();
   for (const length of HEADERS) {
     const bytes = new Uint8Array(await file.slice(0, length).arrayBuffer());
     try {
-      return await ask({ op: "size", bytes });
+      return await clerk.call({ op: "size", bytes });
     } catch (error) {
       if (!(error instanceof InvalidError) || file.size <= length || length === HEADERS.at(-1)) throw error;
     }

@@ -3,7 +3,7 @@
 /// <reference lib="webworker" />
 /** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
 
-import init, { Engine, control_view, image_size, start } from "./pkg/pangu_draw.js";
+import init, { Engine, image_size, start } from "./pkg/pangu_draw.js";
 
 /** @param {FromWorker} message @param {Transferable[]} [transfer] */
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
@@ -34,8 +34,8 @@ async function serve(call, signal) {
     return { ...info, deviceDetail: info.deviceDetail || (await adapterName()) };
   }
   if (call.op === "size") return image_size(call.bytes);
-  if (call.op === "view") return control_view(call.kind, call.image, call.width, call.height);
   if (!engine) throw { code: "crash", message: "no model is loaded", details: {} };
+  if (call.op === "view") return engine.view(call.kind, call.image, call.width, call.height, signal);
   return engine.generate(call.request, call.pictures, onEvent, onEvent, signal);
 }
 

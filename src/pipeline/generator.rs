@@ -156,6 +156,29 @@ impl Generator {
         &self.device
     }
 
+    /// `[height, width]` in which the picture of a control is seen where a picture of `size` is drawn. Of a companion that was
+    /// not needed yet, only the manifest is read.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if nothing here follows that control; as [`Manifest::load`].
+    pub async fn control_size(&self, kind: ControlKind, size: [usize; 2], source: &dyn Source) -> Result<[usize; 2]> {
+        let seen = |config: &PipelineConfig, size| match kind {
+            ControlKind::Outline => config.own_size(size),
+            ControlKind::Variation => [config.image.height, config.image.width],
+        };
+        if self.home.config.serves(kind) {
+            return Ok(if kind == ControlKind::Outline { size } else { seen(&self.home.config, size) });
+        }
+        let here = self.companions.borrow().get(&kind).cloned();
+        if let Some(model) = here {
+            return Ok(seen(&model.config, size));
+        }
+        let companion = self.home.config.companions.get(&kind);
+        let companion = companion.ok_or_else(|| Error::Unsupported(format!("the control `{kind}` in this model")))?;
+        let manifest = Manifest::load(&*source.sibling(&companion.folder)).await?;
+        Ok(seen(&PipelineConfig::from_json(&manifest.pipeline)?, size))
+    }
+
     /// What a request comes to for this model.
     ///
     /// # Errors

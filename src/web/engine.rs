@@ -4,7 +4,7 @@ use super::{
     error_to_js,
     fetch::Fetch,
     from_js, journal,
-    pictures::{from_pixels, get, set, to_pixels},
+    pictures::{control_view, from_pixels, get, set, to_pixels},
     to_js, turn,
 };
 use crate::{
@@ -108,6 +108,25 @@ impl Engine {
         signal: AbortSignal,
     ) -> Result<JsValue, JsValue> {
         self.draw(&request, &pictures, on_load, on_event, signal).await.map_err(error_to_js)
+    }
+
+    /// What the model that serves the control `kind` sees of the `Pixels` in `image` where a picture of `width` and `height` is
+    /// drawn, as `Pixels`. It need not be loaded for that.
+    pub async fn view(
+        &self,
+        kind: String,
+        image: JsValue,
+        width: usize,
+        height: usize,
+        signal: AbortSignal,
+    ) -> Result<JsValue, JsValue> {
+        let view = async || {
+            let (kind, image) = (kind.parse()?, from_pixels(&image)?);
+            let source = Fetch::new(&self.url, RequestCache::Default, &signal, &|_| {});
+            let size = self.generator.control_size(kind, [height, width], &source).await?;
+            control_view(kind, &image, size).await
+        };
+        view().await.map(|image| to_pixels(&image)).map_err(error_to_js)
     }
 }
 

@@ -9,7 +9,7 @@ pub mod journal;
 mod pictures;
 
 pub use engine::Engine;
-pub use pictures::{control_view, image_size};
+pub use pictures::image_size;
 
 use crate::{Error, Result};
 use js_sys::{Function, JSON, Promise};

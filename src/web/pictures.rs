@@ -26,18 +26,12 @@ pub fn image_size(bytes: &[u8]) -> Result<JsValue, JsValue> {
     Ok(object)
 }
 
-/// What a model that draws pictures of `width` and `height` sees of the `Pixels` in `image` as the control `kind`, as `Pixels`.
-#[wasm_bindgen]
-pub async fn control_view(kind: String, image: JsValue, width: usize, height: usize) -> Result<JsValue, JsValue> {
-    let view = async || {
-        let (kind, image, size) = (kind.parse()?, from_pixels(&image)?, [height, width]);
-        Image::check_size(width, height)?;
-        Ok(to_pixels(&match kind {
-            ControlKind::Outline => control::outline(&image, Reading::Auto, size)?.to_image(),
-            ControlKind::Variation => pixels::to_image(pixels::fit(&image, size, &Device::flex())).await?,
-        }))
-    };
-    view().await.map_err(error_to_js)
+/// What a model sees of `image` as the control `kind`, in `size` (`[height, width]`).
+pub async fn control_view(kind: ControlKind, image: &Image, size: [usize; 2]) -> Result<Image> {
+    match kind {
+        ControlKind::Outline => Ok(control::outline(image, Reading::Auto, size)?.to_image()),
+        ControlKind::Variation => pixels::to_image(pixels::fit(image, size, &Device::flex())).await,
+    }
 }
 
 /// A `Pixels` object as an image.
