@@ -10,8 +10,11 @@ use pangu_draw::{
     Error, Result,
     cli::{convert::ConvertArgs, inspect::Report},
     diffusion::schedule::Prediction,
-    nets::{Pace, autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
-    pipeline::config::{ExpertsConfig, PipelineConfig, TextConfig, VectorConfig},
+    nets::{
+        Pace, autoencoder_kl::AutoencoderKlConfig, controlnet::ControlNetConfig, text::clip::ClipTextConfig,
+        unet::UNetConfig,
+    },
+    pipeline::config::{ControlKind, ExpertsConfig, PipelineConfig, TextConfig, VectorConfig},
     weights::{
         TensorSource,
         gguf::GgufFile,
@@ -413,4 +416,59 @@ fn inspect_finds_damage() {
     fs::write(path, bytes).unwrap();
     let error = pollster::block_on(Report::read(model.to_str().unwrap())).unwrap_err();
     assert!(matches!(error, Error::Checksum { file, chunk: 0 } if file == "unet.gguf"));
+}
+
+#[test]
+fn a_controlnet_and_companions_come_beside_the_pipeline() {
+    let scratch = Scratch::new();
+    let (source, output) = (golden("pipeline_sd"), scratch.join("model"));
+    let net = golden("pipeline_sd_controlnet").display().to_string();
+    let companions = ["--companion", "variation=varied:0.25:0.75", "--companion", "outline=sketched"];
+    convert(&source, &output, &[&["--controlnet", &net, "--quantize", "f32"], &companions[..]].concat()).unwrap();
+    let (manifest, files) = open(&output);
+    let config = PipelineConfig::from_json(&manifest.pipeline).unwrap();
+    assert_eq!(config.control.as_ref().unwrap().component, "controlnet");
+    let of = |kind| config.companions[&kind].clone();
+    let (outline, variation) = (of(ControlKind::Outline), of(ControlKind::Variation));
+    assert_eq!((variation.folder.as_str(), variation.strength, variation.until), ("varied", 0.25, 0.75));
+    assert_eq!((outline.folder.as_str(), outline.strength, outline.until), ("sketched", 0.5, 0.5));
+    assert_eq!(manifest.component("controlnet").unwrap().network, "ControlNetModel");
+    let net: ControlNetConfig = files["controlnet"].config().unwrap();
+    let loaded = load(net.init(&Device::flex()).unwrap(), &files["controlnet"], "").unwrap();
+    assert_eq!(loaded.config().conditioning_channels, 3);
+}
+
+#[test]
+fn a_controlnet_that_does_not_fit_is_refused() {
+    let scratch = Scratch::new();
+    let source = golden("pipeline_sd");
+    let refused = |net: &Path, word: &str| {
+        let output = scratch.join("model");
+        let error = convert(&source, &output, &["--controlnet", net.to_str().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+        assert!(!output.exists());
+    };
+    refused(&scratch.join("nowhere"), "nowhere");
+    refused(&golden("pipeline_sd").join("unet"), "ControlNetModel");
+    for (key, value, word) in [
+        ("cross_attention_dim", json!(48), "context 48"),
+        ("block_out_channels", json!([16, 64]), "64"),
+        ("conditioning_channels", json!(2), "2 channels"),
+        ("conditioning_embedding_out_channels", json!([4, 6, 8]), "4 pixels a cell"),
+        ("global_pool_conditions", json!(true), "global_pool_conditions"),
+    ] {
+        let copy = scratch.pipeline("pipeline_sd_controlnet");
+        let path = copy.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        fs::write(&path, config.to_string()).unwrap();
+        refused(&copy, word);
+        fs::remove_dir_all(&copy).unwrap();
+    }
+    for companion in ["outline", "pose=x", "outline=", "outline=x:2", "outline=x:0.5:-1"] {
+        let arguments = ["convert", "source", "-o", "model", "--companion", companion];
+        assert!(Command::try_parse_from(arguments).is_err(), "{companion}");
+    }
+    // A name that would leave the folder.
+    assert!(convert(&source, &scratch.join("model"), &["--companion", "outline=../x"]).is_err());
 }

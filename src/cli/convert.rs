@@ -1,13 +1,17 @@
 //! `pangu-draw convert`: a pipeline folder as diffusers saves it becomes a model folder.
 
+use super::picture::trailing_numbers;
 use crate::{
     Error, Result,
+    coop::latent::Falloff,
     diffusion::{samplers::Sampler, schedule::ScheduleConfig},
-    nets::{autoencoder_kl::AutoencoderKlConfig, text::clip::ClipTextConfig, unet::UNetConfig},
+    nets::{
+        autoencoder_kl::AutoencoderKlConfig, controlnet::ControlNetConfig, text::clip::ClipTextConfig, unet::UNetConfig,
+    },
     pipeline::{
         config::{
-            ClipLayer, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig,
-            PixelRange, TextConfig, VectorConfig,
+            ClipLayer, Companion, ControlConfig, ControlKind, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig,
+            ImageConfig, LatentConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
         },
         text::{MERGES_TXT, TOKENIZER_JSON, VOCAB_JSON},
     },
@@ -44,6 +48,13 @@ pub struct ConvertArgs {
     /// Model folder to write.
     #[arg(short, long)]
     output: PathBuf,
+    /// Folder of a ControlNetModel that follows outlines, as diffusers saves it.
+    #[arg(long)]
+    controlnet: Option<PathBuf>,
+    /// A model folder beside the one written that draws along, KIND=FOLDER[:STRENGTH[:UNTIL]]: for the control `outline` or
+    /// `variation`, with a weight (0.5) and a share of the schedule (0.5). May be repeated.
+    #[arg(long, value_name = "KIND=FOLDER[:STRENGTH[:UNTIL]]", value_parser = parse_companion)]
+    companion: Vec<(ControlKind, Companion)>,
     /// How weights are stored: f32, f16, q8_0 or q4_0.
     #[arg(long, default_value = "f16")]
     quantize: GgmlType,
@@ -61,6 +72,22 @@ pub struct ConvertArgs {
     force: bool,
 }
 
+/// Weight and end of a companion that nothing was measured for.
+const COMPANION: [f64; 2] = [0.5, 0.5];
+
+fn parse_companion(text: &str) -> Result<(ControlKind, Companion)> {
+    let why = || format!("`{text}` is not KIND=FOLDER[:STRENGTH[:UNTIL]]");
+    let invalid = || Error::Invalid { parameter: "companion", why: why() };
+    let (kind, rest) = text.split_once('=').ok_or_else(invalid)?;
+    let (folder, [strength, until]) = trailing_numbers(rest);
+    let [strength, until] = [strength.unwrap_or(COMPANION[0]), until.unwrap_or(COMPANION[1])];
+    if folder.is_empty() || ![strength, until].iter().all(|share| (0.0..=1.0).contains(share)) {
+        return Err(Error::Invalid { parameter: "companion", why: why() + ", with numbers from 0 to 1" });
+    }
+    let folder = folder.into();
+    Ok((kind.parse()?, Companion { folder, strength, until, falloff: Falloff::Constant }))
+}
+
 impl ConvertArgs {
     /// Converts. The model folder appears when it is complete, or not at all.
     ///
@@ -69,7 +96,12 @@ impl ConvertArgs {
     /// [`Error::Write`].
     pub fn run(self) -> Result<()> {
         let output = Output::new(&self.output, self.force)?;
-        let pipeline = Pipeline::read(&self.source)?;
+        let mut pipeline = Pipeline::read(&self.source)?;
+        if let Some(folder) = &self.controlnet {
+            pipeline.add_controlnet(&self.source, folder)?;
+        }
+        pipeline.config.companions = self.companion.iter().cloned().collect();
+        let json = pipeline.json()?;
         let name = self.name.clone().unwrap_or_else(|| plain_name(&self.source));
         let components = self.write_components(&pipeline, &name, &output.partial)?;
         let manifest = Manifest {
@@ -80,7 +112,7 @@ impl ConvertArgs {
             attribution: self.attribution,
             chunk_bytes: manifest::CHUNK_BYTES,
             components,
-            pipeline: serde_json::to_value(&pipeline.config).expect("a configuration is plain data"),
+            pipeline: json,
         };
         let path = output.partial.join(manifest::FILE);
         fs::write(&path, manifest.to_json()?).map_err(|error| write_error(&path, error))?;
@@ -207,8 +239,59 @@ impl Pipeline {
                 t_low: DEFAULT_T_LOW,
             },
         };
-        PipelineConfig::from_json(&serde_json::to_value(&config).expect("a configuration is plain data"))?;
         Ok(Self { config, parts })
+    }
+
+    /// The `pipeline` section, checked.
+    fn json(&self) -> Result<Json> {
+        let json = serde_json::to_value(&self.config).expect("a configuration is plain data");
+        PipelineConfig::from_json(&json).map(|_| json)
+    }
+
+    /// Puts the ControlNet in `folder` beside the UNet, which must fit it.
+    fn add_controlnet(&mut self, source: &Path, folder: &Path) -> Result<()> {
+        let class = "ControlNetModel";
+        let path = folder.join("config.json");
+        let json: Json = read_json(&path)?;
+        match json["_class_name"].as_str() {
+            Some(found) if found == class => {}
+            found => {
+                let found = found.unwrap_or("nothing");
+                return Err(Error::Unsupported(format!(
+                    "{} names {found} as its class; {class} is known",
+                    path.display()
+                )));
+            }
+        }
+        let net: ControlNetConfig = parse_json(&path, json)?;
+        net.init(&Device::flex())?;
+        let unet: UNetConfig = read_json(&source.join("unet/config.json"))?;
+        let shape = |net: &UNetConfig| {
+            let UNetConfig { in_channels, cross_attention_dim, block_out_channels, layers_per_block, .. } = net;
+            format!(
+                "{in_channels} channels, context {cross_attention_dim}, {block_out_channels:?} x {layers_per_block:?}"
+            )
+        };
+        if shape(&net.unet) != shape(&unet) {
+            return Err(Error::Unsupported(format!(
+                "a ControlNet of {} beside a UNet of {}",
+                shape(&net.unet),
+                shape(&unet)
+            )));
+        }
+        let (downscale, channels) = (net.downscale(), net.conditioning_channels);
+        if downscale != self.config.latent.factor || ![1, 3].contains(&channels) {
+            return Err(Error::Unsupported(format!(
+                "a ControlNet of pictures of {channels} channels, {downscale} pixels a cell, on latents of {}",
+                self.config.latent.factor
+            )));
+        }
+        // Drawing needs it as soon as the UNet.
+        let at = self.parts.iter().position(|part| part.role == "decoder").unwrap_or(self.parts.len());
+        let checkpoint = Rc::new(Checkpoint::open(folder)?);
+        self.parts.insert(at, Part::new(folder, "controlnet", class, checkpoint, |name| Some(name.into()))?);
+        self.config.control = Some(ControlConfig { component: "controlnet".into() });
+        Ok(())
     }
 }
 

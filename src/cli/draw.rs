@@ -1,10 +1,16 @@
 //! `pangu-draw draw`.
 
+use super::{
+    files::{check_writable, write_atomically},
+    picture::{self, ControlArg, parse_size},
+};
 use crate::{
     Error, Result,
+    coop::latent::Exchange,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Drawing, Event, Generator, Request},
+    pipeline::{Drawing, Event, Generator, LoadProgress, Request, config::ControlKind},
+    pixels::Upsampler,
     weights::{TensorSource, safetensors::SafeTensors, source},
 };
 use burn::tensor::TensorData;
@@ -57,6 +63,34 @@ pub struct DrawArgs {
     /// What is behind the picture: transparent, or a colour like #ffcc00.
     #[arg(long)]
     background: Option<String>,
+    /// A picture that steers the drawing, KIND=PATH[:STRENGTH]: `outline` for where lines are, `variation` for what is
+    /// shown. May be repeated.
+    #[arg(long, value_name = "KIND=PATH[:STRENGTH]", value_parser = ControlArg::parse)]
+    control: Vec<ControlArg>,
+    /// Share of the schedule, from noise on, through which all controls act, 0 to 1.
+    #[arg(long, requires = "control", allow_negative_numbers = true)]
+    coop_until: Option<f64>,
+    /// What models that draw along hear of each other: two-way, renoised or one-way.
+    #[arg(long)]
+    exchange: Option<Exchange>,
+    /// The timestep at which a larger picture passes from a draft of the trained size to its own.
+    #[arg(long, allow_negative_numbers = true)]
+    t_low: Option<f64>,
+    /// How pictures are scaled between resolutions: nearest, bicubic or lanczos.
+    #[arg(long)]
+    upsampler: Option<Upsampler>,
+    /// The companion that draws the draft, outline or variation.
+    #[arg(long)]
+    draft: Option<ControlKind>,
+    /// A picture to begin with instead of noise.
+    #[arg(long)]
+    init: Option<PathBuf>,
+    /// How much of the way from noise is drawn over that picture, above 0 up to 1.
+    #[arg(long, requires = "init", allow_negative_numbers = true)]
+    strength: Option<f64>,
+    /// Where it is drawn over: where this picture is light.
+    #[arg(long)]
+    mask: Option<PathBuf>,
     /// Where to compute: auto, wgpu or cpu.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -80,17 +114,15 @@ pub struct DrawArgs {
     timings: bool,
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.ok_or_else(|| format!("`{text}` is not WIDTHxHEIGHT"))
-}
-
 impl DrawArgs {
     /// Draws and writes the picture.
     ///
     /// # Errors
     /// One line for a person: a bad argument, a missing or damaged model, an unwritable output.
     pub fn run(self) -> Result<()> {
+        for output in [Some(&self.output), self.save_latents.as_ref()].into_iter().flatten() {
+            check_writable(output)?;
+        }
         let size = self.size.unzip();
         let request = Request {
             prompt: self.prompt,
@@ -105,11 +137,16 @@ impl DrawArgs {
             width: size.0,
             height: size.1,
             background: self.background,
-            ..Request::default()
+            controls: self.control.iter().map(|control| control.read(self.coop_until)).collect::<Result<_>>()?,
+            exchange: self.exchange.map(|exchange| exchange.name().into()),
+            init: self.init.as_deref().map(picture::read).transpose()?,
+            strength: self.strength,
+            mask: self.mask.as_deref().map(picture::read).transpose()?,
+            t_low: self.t_low,
+            upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
+            draft: self.draft,
+            preview_every: 0,
         };
-        for output in [Some(&self.output), self.save_latents.as_ref()].into_iter().flatten() {
-            check_writable(output)?;
-        }
         let noise = self.latents.as_deref().map(read_latents).transpose()?;
         let quiet = self.json || !std::io::stderr().is_terminal();
         let device = block_on(device::open(self.device))?;
@@ -121,10 +158,12 @@ impl DrawArgs {
         let source = source::open(&self.model)?;
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
-        let generator = block_on(Generator::load(&*source, device, &pace, &mut |progress| {
+        let mut on_progress = |progress: LoadProgress| {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.loaded_bytes);
-        }))?;
+        };
+        let generator = block_on(Generator::load(&*source, device, &pace, &mut on_progress))?;
+        block_on(generator.prepare(&request, &*source, &pace, &mut on_progress))?;
         bar.finish_and_clear();
 
         let bar = progress_bar("drawing", "{msg:>8} {bar:40} {pos}/{len} steps, {eta} left", quiet);
@@ -168,38 +207,6 @@ fn progress_bar(what: &'static str, template: &str, quiet: bool) -> ProgressBar 
     }
     let style = ProgressStyle::with_template(template).expect("a constant template");
     ProgressBar::new(0).with_style(style).with_message(what)
-}
-
-/// Fails before any work is done if `path` cannot be written later.
-fn check_writable(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let why = match fs::metadata(folder) {
-        Ok(meta) if !meta.is_dir() => format!("{} is not a folder", folder.display()),
-        Ok(_) if path.is_dir() => "it is a folder".into(),
-        Ok(_) => match tempfile(path).and_then(|file| fs::File::create(&file).and_then(|_| fs::remove_file(&file))) {
-            Ok(()) => return Ok(()),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => format!("{}: {error}", folder.display()),
-    };
-    Err(Error::Write { what: path.display().to_string(), why })
-}
-
-/// A name beside `path` for a file that is not complete yet.
-fn tempfile(path: &Path) -> std::io::Result<PathBuf> {
-    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?;
-    Ok(path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id())))
-}
-
-/// Writes `bytes` to `path`, which is never seen half-written.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let part = tempfile(path)?;
-        fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
-            let _ = fs::remove_file(&part);
-        })
-    };
-    write().map_err(|error: std::io::Error| Error::Write { what: path.display().to_string(), why: error.to_string() })
 }
 
 /// The tensor `latents` of a safetensors file.

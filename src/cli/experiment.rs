@@ -6,16 +6,19 @@ use crate::{
     train::{
         self,
         autoencoder::{self, LatentStatistics},
-        data::scene::StyleId,
+        data::{Dataset, mix::Mix, scene::StyleId},
+        eval::dual,
         experiments::{
-            Bench, Captions, Pictures, Results, Scale, boundary, decoupling, low_resolution, report, texture_resolution,
+            Bench, Captions, Pictures, Results, Scale, boundary, coop, decoupling, low_resolution, report,
+            texture_resolution,
         },
         text::TextEncoder,
     },
+    weights::source,
 };
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Arguments of `pangu-draw experiment`.
 #[derive(Debug, Args)]
@@ -34,6 +37,8 @@ enum ExperimentCommand {
     TextureResolution(BenchArgs),
     /// The experts' boundary at 200, 350, 500, 650 and 800.
     Boundary(BenchArgs),
+    /// Coop-Diffusion: what drawings owe to companions, costs, resolutions; writes its own document.
+    Coop(CoopArgs),
     /// Write tables and plots of what was measured into a document.
     Report(ReportArgs),
 }
@@ -49,6 +54,7 @@ impl ExperimentArgs {
             ExperimentCommand::LowResolution(args) => args.run(low_resolution::run),
             ExperimentCommand::TextureResolution(args) => args.run(texture_resolution::run),
             ExperimentCommand::Boundary(args) => args.run(boundary::run),
+            ExperimentCommand::Coop(args) => args.run(),
             ExperimentCommand::Report(args) => report::write(&args.results, &args.document),
         }
     }
@@ -120,4 +126,76 @@ struct ReportArgs {
     /// The document; only what is between its marker lines changes. Plots go to a folder beside it.
     #[arg(long, default_value = "docs/experiments.md")]
     document: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct CoopArgs {
+    /// Model folder; its companions lie beside it.
+    #[arg(long)]
+    model: String,
+    /// The data set, from `train data`.
+    #[arg(long)]
+    data: PathBuf,
+    /// The dual encoder's run folder, from `train evaluator`.
+    #[arg(long)]
+    evaluator: PathBuf,
+    /// Folder of the drawings, the sheets and the results; what is finished there is not drawn again.
+    #[arg(long)]
+    out: PathBuf,
+    /// The document; only what is between its marker lines changes. Sheets and curves go to a folder beside it.
+    #[arg(long, default_value = "docs/coop.md")]
+    document: PathBuf,
+    /// Pairs of a prompt and a picture that each schedule is drawn on, for each companion.
+    #[arg(long, default_value_t = 32)]
+    pairs: usize,
+    /// Other pairs, on which the best schedule is compared with the models alone.
+    #[arg(long, default_value_t = 32)]
+    confirm: usize,
+    /// Prompts drawn at twice the side.
+    #[arg(long, default_value_t = 16)]
+    large: usize,
+    /// Drawings timed in each way.
+    #[arg(long, default_value_t = 4)]
+    costs: usize,
+    /// Draw nothing more after this time.
+    #[arg(long, default_value_t = 25.0)]
+    minutes: f64,
+    /// Emoji styles asked for: those that all models know.
+    #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
+    styles: Vec<String>,
+    /// What is asked for, as for `eval`.
+    #[arg(long, value_parser = Mix::parse, default_value = "")]
+    mix: Mix,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl CoopArgs {
+    fn run(self) -> Result<()> {
+        if self.pairs == 0 || !(0.0..=1e6).contains(&self.minutes) {
+            return Err(Error::Invalid { parameter: "pairs", why: "there is nothing to draw, or no time".into() });
+        }
+        let dataset = Dataset::load(&self.data)?;
+        let dataset = dataset.filtered(|item| self.mix.draws(&dataset, item));
+        let encoder = dual::load(&self.evaluator, &Device::flex())?;
+        let command = std::env::current_exe().ok().filter(|_| !self.model.contains("://"));
+        let options = coop::Options {
+            out: self.out.clone(),
+            pairs: self.pairs,
+            confirm: self.confirm,
+            large: self.large,
+            costs: self.costs,
+            styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
+            mix: self.mix,
+            budget: Duration::from_secs_f64(60.0 * self.minutes),
+            seed: self.seed,
+            command: command.map(|command| (command, self.model.clone())),
+        };
+        let source = source::open(&self.model)?;
+        let results = coop::run(&dataset, &encoder, &*source, &options)?;
+        coop::report::write(&self.out, &self.document)?;
+        println!("{} arms: {}", results.measured.iter().map(|m| m.rows.len()).sum::<usize>(), self.document.display());
+        Ok(())
+    }
 }

@@ -6,7 +6,9 @@ mod draw;
 mod eval;
 #[cfg(feature = "train")]
 pub mod experiment;
+mod files;
 pub mod inspect;
+mod picture;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -25,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Draw a picture from a prompt.
     Draw(draw::DrawArgs),
+    /// Write what a ControlNet sees of a picture: its outline.
+    Outline(picture::OutlineArgs),
     /// Turn a Stable Diffusion folder, as diffusers saves it, into a model folder.
     Convert(convert::ConvertArgs),
     /// Say what a model folder holds, and check it.
@@ -48,6 +52,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Draw(args) => args.run(),
+            Command::Outline(args) => args.run(),
             Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
             #[cfg(feature = "train")]

@@ -55,6 +55,8 @@ enum TrainCommand {
     Evaluator(EvaluatorArgs),
     /// Write a model folder.
     Export(ExportArgs),
+    /// Write the model folder of a companion.
+    ExportCompanion(ExportCompanionArgs),
     /// Draw a list of prompts with a model, side by side.
     Sheet(SheetArgs),
 }
@@ -75,6 +77,7 @@ impl TrainArgs {
             TrainCommand::Variation(args) => args.variation(),
             TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
+            TrainCommand::ExportCompanion(args) => args.run(),
             TrainCommand::Sheet(args) => args.run(),
         }
     }
@@ -462,6 +465,51 @@ impl ExportArgs {
         };
         let bytes = export::export(&options, &Device::flex())?;
         println!("{}: {:.1} MB", options.out.display(), bytes as f64 / 1e6);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CompanionArg {
+    Sketch,
+    Variation,
+}
+
+#[derive(Debug, Args)]
+struct ExportCompanionArgs {
+    /// Which companion.
+    companion: CompanionArg,
+    /// Folder of its run.
+    #[arg(long)]
+    run: PathBuf,
+    /// Folder of the autoencoder run it was trained on.
+    #[arg(long)]
+    autoencoder: PathBuf,
+    /// The styles it was trained on, the default first.
+    #[arg(long, value_delimiter = ',', default_value = "flat,3d,filled-icon")]
+    styles: Vec<String>,
+    /// Element type of the weights: f32, f16, q8_0 or q4_0.
+    #[arg(long, default_value = "q8_0", value_parser = parse_type)]
+    quantize: GgmlType,
+    /// The model folder to write, beside the default model's (and for variation the sketch model's).
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl ExportCompanionArgs {
+    fn run(self) -> Result<()> {
+        let options = export::CompanionOptions {
+            run: self.run,
+            autoencoder: self.autoencoder,
+            styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
+            dtype: self.quantize,
+            out: self.out,
+        };
+        let export = match self.companion {
+            CompanionArg::Sketch => export::export_sketch,
+            CompanionArg::Variation => export::export_variation,
+        };
+        println!("{}: {:.1} MB", options.out.display(), export(&options, &Device::flex())? as f64 / 1e6);
         Ok(())
     }
 }

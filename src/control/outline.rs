@@ -198,23 +198,26 @@ impl<'a> Fine<'a> {
         1.0 - count(&areas) / count(&marks).max(1.0)
     }
 
-    /// The share of the inked pixels whose colour is the pen's: within 48 of 255 of their median in every channel.
+    /// The share of the inked pixels whose colour is the pen's: its inks, their largest taken for full, are within 48 of 255 of
+    /// the median in every channel. Half-covered pixels of a pen's line have its colour too.
     fn uniformity(&self) -> f32 {
-        let inked = |pixel: &[u8]| {
+        let colour = |pixel: &[u8]| {
             let inks = [0, 1, 2].map(|channel| ink([pixel[0], pixel[1], pixel[2], pixel[3]], channel));
-            inks.into_iter().any(|ink| f32::from(ink) > 255.0 * (INK[0] + INK[1]) / 2.0).then_some(inks)
+            let most = inks.into_iter().max().unwrap_or(0);
+            let seen = f32::from(most) > 255.0 * (INK[0] + INK[1]) / 2.0;
+            seen.then(|| inks.map(|ink| (u16::from(ink) * 255 / u16::from(most)) as u8))
         };
-        let inks: Vec<[u8; 3]> = self.near.rgba.chunks_exact(4).filter_map(inked).collect();
-        if inks.is_empty() {
+        let colours: Vec<[u8; 3]> = self.near.rgba.chunks_exact(4).filter_map(colour).collect();
+        if colours.is_empty() {
             return 0.0;
         }
         let pen = [0, 1, 2].map(|channel| {
-            let mut values: Vec<u8> = inks.iter().map(|ink| ink[channel]).collect();
+            let mut values: Vec<u8> = colours.iter().map(|colour| colour[channel]).collect();
             let middle = values.len() / 2;
             *values.select_nth_unstable(middle).1
         });
-        let close = |ink: &&[u8; 3]| ink.iter().zip(pen).all(|(ink, pen)| ink.abs_diff(pen) <= 48);
-        inks.iter().filter(close).count() as f32 / inks.len() as f32
+        let close = |colour: &&[u8; 3]| colour.iter().zip(pen).all(|(value, pen)| value.abs_diff(pen) <= 48);
+        colours.iter().filter(close).count() as f32 / colours.len() as f32
     }
 
     /// Means of the wanted size, a line of one fine pixel being full.

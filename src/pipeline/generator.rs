@@ -5,13 +5,13 @@ use super::{
     components::{Components, Tally, bytes},
     config::{ControlKind, PipelineConfig},
     model::{Model, Plan},
-    studio::{Stage, Studio},
+    studio::{Estimate, Stage, Studio},
 };
 use crate::{
     Error, Result,
     coop::{
         Opening, Space,
-        resolution::{bridge, divide},
+        resolution::{bridge, divide, scale_noisy},
     },
     device::OpenDevice,
     diffusion::noise::Stream,
@@ -29,6 +29,15 @@ pub struct Generator {
     /// Those that were needed so far.
     companions: RefCell<BTreeMap<ControlKind, Rc<Model>>>,
     device: OpenDevice,
+}
+
+/// How a draft passes to the picture's own size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Its estimate of the clean picture is scaled in pixels, and fresh noise is added.
+    Bridge,
+    /// Its noisy latent itself is scaled: the mistake of the paper's figure 3a, to be looked at.
+    ScaledNoise,
 }
 
 /// How far a load has come, in bytes of weights that are here and verified.
@@ -202,6 +211,21 @@ impl Generator {
         self.draw(request, Some(noise), pace, on_event).await
     }
 
+    /// Draws a picture whose draft passes to its own size as `passage` says; answers the noise, too, that the second stage
+    /// began with, of variance 1, if there was a draft.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`].
+    #[cfg(feature = "train")]
+    pub async fn generate_through(
+        &self,
+        request: &Request,
+        passage: Passage,
+        pace: &Pace,
+    ) -> Result<(Drawing, Option<Tensor<4>>)> {
+        self.draw_through(request, None, passage, pace, &mut |_| ()).await
+    }
+
     /// Kinds of the companions that draw.
     fn companions_of(&self, settings: &Settings) -> Vec<ControlKind> {
         let draft = settings.draft.as_ref().and_then(|draft| draft.model);
@@ -219,6 +243,17 @@ impl Generator {
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Drawing> {
+        Ok(self.draw_through(request, noise, Passage::Bridge, pace, on_event).await?.0)
+    }
+
+    async fn draw_through(
+        &self,
+        request: &Request,
+        noise: Option<TensorData>,
+        passage: Passage,
+        pace: &Pace,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<(Drawing, Option<Tensor<4>>)> {
         let settings = self.resolve(request)?;
         let mut clock = Clock::start();
         let companions = self.companions.borrow().clone();
@@ -239,15 +274,25 @@ impl Generator {
             Some(image) => Some(studio.canvas(image, &stage).await?),
             None => None,
         };
+        let mut passed = None;
         let given = |stage: &Stage<'_>| noise.map_or(Ok(studio.noise(stage)), |noise| studio.given(stage, noise));
         let (opening, done) = match (&draft, &canvas) {
             (Some(draft), _) => {
                 let opening = Opening::noise(given(draft)?, before[0]);
                 let mut steps = studio.steps(&sigmas, 0, on_event);
-                let x0 = studio.estimate(draft, opening, &mut steps).await?;
+                let Estimate { x, x0 } = studio.estimate(draft, opening, &mut steps).await?;
                 let (low, high) = (draft.home.participant(), stage.home.participant());
                 let by = settings.upsampler.unwrap_or_default();
-                (bridge(&low, &high, x0, after[0], studio.noise(&stage), by, pace).await?, before.len() - 1)
+                let mut opening = bridge(&low, &high, x0, after[0], studio.noise(&stage), by, pace).await?;
+                if passage == Passage::ScaledNoise {
+                    let [_, channels, height, width] = high.latent;
+                    if low.latent[1] != channels {
+                        return Err(Error::Unsupported("scaling the latent of another space".into()));
+                    }
+                    opening.x = scale_noisy(x, [height, width], by);
+                }
+                passed = opening.x0.clone().map(|x0| (opening.x.clone() - x0) / after[0].max(f64::MIN_POSITIVE));
+                (opening, before.len() - 1)
             }
             (None, Some(canvas)) => (Opening::known(canvas.x0.clone(), given(&stage)?, after[0]), 0),
             (None, None) => (Opening::noise(given(&stage)?, after[0]), 0),
@@ -262,7 +307,7 @@ impl Generator {
         let image = pixels::to_image(canvas.map_or(drawn.clone(), |canvas| canvas.around(drawn))).await?;
         clock.lap("decode");
         let image = settings.background.behind(image);
-        Ok(Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps })
+        Ok((Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps }, passed))
     }
 }
 

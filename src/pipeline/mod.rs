@@ -9,7 +9,7 @@ mod request;
 mod studio;
 pub mod text;
 
-pub use generator::{Generator, LoadProgress};
+pub use generator::{Generator, LoadProgress, Passage};
 pub use latent::LatentSpace;
 pub use request::{
     Background, Control, ControlSettings, DraftSettings, InitSettings, MAX_PROMPT, MAX_STEPS, Request, Settings,

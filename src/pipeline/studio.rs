@@ -44,6 +44,14 @@ pub struct Stage<'a> {
     stream: Stream,
 }
 
+/// Where a draft ends.
+pub struct Estimate {
+    /// The noisy latent.
+    pub x: Tensor<4>,
+    /// What it is thought to be without the noise.
+    pub x0: Tensor<4>,
+}
+
 /// A picture that is drawn over.
 pub struct Canvas {
     /// Its clean latent.
@@ -188,13 +196,14 @@ impl<'a> Studio<'a> {
         }
     }
 
-    /// Draws a stage to its end; answers the clean latent, estimated where noise is left.
-    pub async fn estimate(&self, stage: &Stage<'_>, opening: Opening, steps: &mut Steps<'_>) -> Result<Tensor<4>> {
+    /// Draws a stage to its end; answers the home model's latent there, and the clean one, estimated where noise is left.
+    pub async fn estimate(&self, stage: &Stage<'_>, opening: Opening, steps: &mut Steps<'_>) -> Result<Estimate> {
         let coop = self.coop(stage);
         let x = self.walk(stage, &coop, &coop, opening, steps).await?;
         let sigma = stage.sigmas[stage.sigmas.len() - 1];
-        let x0 = if sigma > 0.0 { coop.denoise(x, sigma, &stage.home.cond, self.pace).await? } else { x };
-        Ok(coop.home(x0))
+        let x0 =
+            if sigma > 0.0 { coop.denoise(x.clone(), sigma, &stage.home.cond, self.pace).await? } else { x.clone() };
+        Ok(Estimate { x: coop.home(x), x0: coop.home(x0) })
     }
 
     /// Draws a stage to its end, outside a canvas' mask only what is there already.

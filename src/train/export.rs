@@ -4,16 +4,23 @@ use super::{
     autoencoder::{self, LatentStatistics},
     captions,
     data::{picture::SIDE, scene::StyleId},
-    expert, write_error,
+    expert, read_error,
+    sketch::{self, Sketch},
+    variation::{self, Variation},
+    write_error,
 };
 use crate::{
     Result,
+    coop::latent::Falloff,
     decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
-    nets::{autoencoder_tiny::AutoencoderTinyConfig, unet::UNetConfig},
+    nets::{
+        autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig},
+        unet::UNetConfig,
+    },
     pipeline::config::{
-        DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig, PipelineConfig, PixelRange,
-        TextConfig, VectorConfig,
+        Companion, ControlConfig, ControlKind, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig,
+        LatentConfig, PictureConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
     },
     weights::{
         self,
@@ -23,6 +30,7 @@ use crate::{
     },
 };
 use burn::{module::Module, tensor::Device};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -87,82 +95,224 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
     let text = out.join("text.gguf");
     std::fs::copy(&options.text, &text).map_err(|error| write_error(&text, error))?;
 
-    let unet = UNetConfig::emoji();
+    let config = UNetConfig::emoji();
     for (role, dir) in [("structure", &options.structure), ("texture", &options.texture)] {
-        let config = serde_json::to_string(&unet).expect("plain data");
-        let network = expert::load(dir, &unet, device)?;
-        write(&network, "UNet2DConditionModel", config, "", options.dtype, &out.join(format!("{role}.gguf")))?;
+        let network = expert::load(dir, &config, device)?;
+        write(&network, UNET, &config, "", options.dtype, &file(out, role))?;
     }
-    let tiny = AutoencoderTinyConfig::emoji();
-    let config = serde_json::to_string(&tiny).expect("plain data");
-    let mut network = autoencoder::load(&options.autoencoder, &tiny, device)?;
+    let config = AutoencoderTinyConfig::emoji();
+    let mut network = autoencoder::load(&options.autoencoder, &config, device)?;
     if let Some(refined) = &options.decoder {
-        network.decoder = autoencoder::load_refined(refined, &tiny, device)?;
+        network.decoder = autoencoder::load_refined(refined, &config, device)?;
     }
-    let class = "AutoencoderTiny";
-    write(&network.decoder, class, config.clone(), "decoder.", options.dtype, &out.join("decoder.gguf"))?;
-    write(&network.encoder, class, config, "encoder.", options.dtype, &out.join("encoder.gguf"))?;
-
-    let statistics = LatentStatistics::load(&options.autoencoder)?;
-    let component =
-        |role: &str, network: &str| Component::of_file(out, role, network, format!("{role}.gguf"), CHUNK_BYTES);
-    let manifest = Manifest {
-        format: FORMAT,
-        name: "emoji".into(),
-        title: Title { en: "Emoji".into(), zh: "表情".into() },
-        licence: "Apache-2.0".into(),
-        attribution: {
-            let mut sources: Vec<String> =
-                options.styles.iter().map(|&style| format!("Pictures: {}", source(style))).collect();
-            sources.sort();
-            sources.dedup();
-            sources.extend(ATTRIBUTION.map(str::to_owned));
-            sources
-        },
-        chunk_bytes: CHUNK_BYTES,
-        // The order of need: drawing starts with text and structure.
-        components: vec![
-            component("text", "SentenceEncoder")?,
-            component("structure", "UNet2DConditionModel")?,
-            component("texture", "UNet2DConditionModel")?,
-            component("decoder", class)?,
-            component("encoder", class)?,
-        ],
-        pipeline: serde_json::to_value(pipeline(&statistics, &options.styles)).expect("plain data"),
-    };
-    let path = out.join(FILE);
-    std::fs::write(&path, manifest.to_json()?).map_err(|error| write_error(&path, error))?;
-    Ok(manifest.components.iter().map(|component| component.bytes).sum())
-}
-
-/// How the components draw together.
-fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig {
+    let [decoder, encoder] = write_autoencoder(&network, &config, options.dtype, out)?;
     let expert = |component: &str| Expert { component: component.into(), prediction: Prediction::VPrediction };
-    PipelineConfig {
-        text: vec![TextConfig::Sentence { component: "text".into() }],
-        vector: VectorConfig::Pooled,
-        zero_empty_negative: false,
-        schedule: ScheduleConfig { prediction_type: Prediction::VPrediction, ..ScheduleConfig::stable_diffusion() },
+    let pipeline = PipelineConfig {
         experts: ExpertsConfig::TimeDecoupled {
             structure: expert("structure"),
             texture: expert("texture"),
             t_struct: expert::T_STRUCT as f64,
             rule: BoundaryRule::Timestep,
         },
+        companions: companions(),
+        ..pipeline(&LatentStatistics::load(&options.autoencoder)?, &config, SIDE, &options.styles)
+    };
+    // The order of need: drawing starts with text and structure.
+    let components = vec![
+        component(out, "text", "SentenceEncoder")?,
+        component(out, "structure", UNET)?,
+        component(out, "texture", UNET)?,
+        decoder,
+        encoder,
+    ];
+    publish(out, "emoji", Title { en: "Emoji".into(), zh: "表情".into() }, &options.styles, components, &pipeline)
+}
+
+/// What `pangu-draw train export-companion` is asked for.
+#[derive(Debug, Clone)]
+pub struct CompanionOptions {
+    /// Folder of the companion's run.
+    pub run: PathBuf,
+    /// Folder of the autoencoder run that it was trained on.
+    pub autoencoder: PathBuf,
+    /// The styles it was trained on, the default first.
+    pub styles: Vec<StyleId>,
+    /// Element type of matrices and kernels.
+    pub dtype: GgmlType,
+    /// The model folder to write, beside those that it shares files with: `default` for the sketch model, `sketch` for the
+    /// variation model.
+    pub out: PathBuf,
+}
+
+/// Writes the sketch model: a UNet with a ControlNet, in a latent space of its own. The text encoder is the default model's.
+/// Answers the bytes of its own files.
+///
+/// # Errors
+/// As [`export`]; if there is no default model beside it.
+pub fn export_sketch(options: &CompanionOptions, device: &Device) -> Result<u64> {
+    let out = &options.out;
+    std::fs::create_dir_all(out).map_err(|error| write_error(out, error))?;
+    let Sketch { unet, controlnet } = sketch::load(&options.run, device)?;
+    write(&unet, UNET, unet.config(), "", options.dtype, &file(out, "unet"))?;
+    write(&controlnet, CONTROLNET, controlnet.config(), "", options.dtype, &file(out, "controlnet"))?;
+    let config = AutoencoderTinyConfig::sketch();
+    let network = autoencoder::load(&options.autoencoder, &config, device)?;
+    let [decoder, encoder] = write_autoencoder(&network, &config, options.dtype, out)?;
+    let pipeline = PipelineConfig {
+        control: Some(ControlConfig { component: "controlnet".into() }),
+        ..pipeline(&LatentStatistics::load(&options.autoencoder)?, &config, sketch::SIDE, &options.styles)
+    };
+    let components = vec![
+        borrowed(out, "default", "text")?,
+        component(out, "unet", UNET)?,
+        component(out, "controlnet", CONTROLNET)?,
+        decoder,
+        encoder,
+    ];
+    publish(out, "sketch", Title { en: "Sketch".into(), zh: "草图".into() }, &options.styles, components, &pipeline)
+}
+
+/// Writes the variation model: a UNet and the encoder of the picture that it draws after, in the sketch model's latent space.
+/// Answers the bytes of its own files.
+///
+/// # Errors
+/// As [`export`]; if there is no sketch model beside it.
+pub fn export_variation(options: &CompanionOptions, device: &Device) -> Result<u64> {
+    let out = &options.out;
+    std::fs::create_dir_all(out).map_err(|error| write_error(out, error))?;
+    let Variation { unet, encoder } = variation::load(&options.run, device)?;
+    write(&unet, UNET, unet.config(), "", options.dtype, &file(out, "unet"))?;
+    write(&encoder, PICTURE, encoder.config(), "", options.dtype, &file(out, "picture"))?;
+    let config = AutoencoderTinyConfig::sketch();
+    let pipeline = PipelineConfig {
+        text: Vec::new(),
+        picture: Some(PictureConfig { component: "picture".into() }),
+        ..pipeline(&LatentStatistics::load(&options.autoencoder)?, &config, sketch::SIDE, &[])
+    };
+    let components = vec![
+        component(out, "picture", PICTURE)?,
+        component(out, "unet", UNET)?,
+        borrowed(out, "sketch", "decoder")?,
+        borrowed(out, "sketch", "encoder")?,
+    ];
+    publish(
+        out,
+        "variation",
+        Title { en: "Variation".into(), zh: "变体".into() },
+        &options.styles,
+        components,
+        &pipeline,
+    )
+}
+
+const UNET: &str = "UNet2DConditionModel";
+const CONTROLNET: &str = "ControlNetModel";
+const PICTURE: &str = "PictureEncoder";
+const AUTOENCODER: &str = "AutoencoderTiny";
+
+/// Who draws along with the default model, and how much, as docs/coop.md found best.
+fn companions() -> BTreeMap<ControlKind, Companion> {
+    let companion = |folder: &str, strength, until| Companion {
+        folder: folder.into(),
+        strength,
+        until,
+        falloff: Falloff::Constant,
+    };
+    BTreeMap::from([
+        (ControlKind::Outline, companion("sketch", 0.6, 0.7)),
+        (ControlKind::Variation, companion("variation", 0.4, 0.5)),
+    ])
+}
+
+fn file(folder: &Path, role: &str) -> PathBuf {
+    folder.join(format!("{role}.gguf"))
+}
+
+fn component(folder: &Path, role: &str, network: &str) -> Result<Component> {
+    Component::of_file(folder, role, network, format!("{role}.gguf"), CHUNK_BYTES)
+}
+
+/// A component that the model folder called `sibling` beside `out` holds.
+fn borrowed(out: &Path, sibling: &str, role: &str) -> Result<Component> {
+    let path = out.join("..").join(sibling).join(FILE);
+    let manifest = Manifest::from_json(&std::fs::read(&path).map_err(|error| read_error(&path, error))?)?;
+    Ok(Component { folder: Some(sibling.into()), ..manifest.component(role)?.clone() })
+}
+
+/// Writes both halves; answers their components.
+fn write_autoencoder(
+    network: &AutoencoderTiny,
+    config: &AutoencoderTinyConfig,
+    dtype: GgmlType,
+    out: &Path,
+) -> Result<[Component; 2]> {
+    write(&network.decoder, AUTOENCODER, config, "decoder.", dtype, &file(out, "decoder"))?;
+    write(&network.encoder, AUTOENCODER, config, "encoder.", dtype, &file(out, "encoder"))?;
+    Ok([component(out, "decoder", AUTOENCODER)?, component(out, "encoder", AUTOENCODER)?])
+}
+
+/// Writes the manifest, which makes a folder a model; answers the bytes of the folder's own files.
+fn publish(
+    out: &Path,
+    name: &str,
+    title: Title,
+    styles: &[StyleId],
+    components: Vec<Component>,
+    pipeline: &PipelineConfig,
+) -> Result<u64> {
+    let mut attribution: Vec<String> = styles.iter().map(|&style| format!("Pictures: {}", source(style))).collect();
+    attribution.sort();
+    attribution.dedup();
+    let [names, text] = ATTRIBUTION.map(str::to_owned);
+    attribution.push(names);
+    if !pipeline.text.is_empty() {
+        attribution.push(text);
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        name: name.into(),
+        title,
+        licence: "Apache-2.0".into(),
+        attribution,
+        chunk_bytes: CHUNK_BYTES,
+        components,
+        pipeline: serde_json::to_value(pipeline).expect("plain data"),
+    };
+    let path = out.join(FILE);
+    std::fs::write(&path, manifest.to_json()?).map_err(|error| write_error(&path, error))?;
+    let own = manifest.components.iter().filter(|component| component.folder.is_none());
+    Ok(own.map(|component| component.bytes).sum())
+}
+
+/// How the components of a model with one network draw together pictures of `side`.
+fn pipeline(
+    statistics: &LatentStatistics,
+    autoencoder: &AutoencoderTinyConfig,
+    side: usize,
+    styles: &[StyleId],
+) -> PipelineConfig {
+    PipelineConfig {
+        text: vec![TextConfig::Sentence { component: "text".into() }],
+        picture: None,
+        vector: VectorConfig::Pooled,
+        zero_empty_negative: false,
+        schedule: ScheduleConfig { prediction_type: Prediction::VPrediction, ..ScheduleConfig::stable_diffusion() },
+        experts: ExpertsConfig::Single {
+            unet: Expert { component: "unet".into(), prediction: Prediction::VPrediction },
+        },
+        control: None,
+        companions: BTreeMap::new(),
         latent: LatentConfig {
             encoder: Some("encoder".into()),
             decoder: "decoder".into(),
             channels: statistics.mean.len(),
-            factor: AutoencoderTinyConfig::emoji().downscale(),
+            factor: autoencoder.downscale(),
             shift: statistics.mean.clone(),
             scale: statistics.std.iter().map(|std| 1.0 / std).collect(),
             pixels: PixelRange::InkAndCover,
         },
-        image: ImageConfig { width: SIDE, height: SIDE, multiple: 16, max: 2 * SIDE },
+        image: ImageConfig { width: side, height: side, multiple: 16, max: 4 * side },
         styles: styles.iter().map(|&style| captions::style(style)).collect(),
-        control: None,
-        picture: None,
-        companions: BTreeMap::new(),
         defaults: Defaults {
             steps: 12,
             guidance_scale: 3.0,
@@ -179,7 +329,7 @@ fn pipeline(statistics: &LatentStatistics, styles: &[StyleId]) -> PipelineConfig
 pub(super) fn write<M: Module>(
     network: &M,
     class: &str,
-    config: String,
+    config: &impl Serialize,
     prefix: &str,
     dtype: GgmlType,
     path: &Path,
@@ -190,7 +340,7 @@ pub(super) fn write<M: Module>(
     let metadata = Metadata::from([
         ("general.architecture".into(), Value::String(class.into())),
         ("general.license".into(), Value::String("apache-2.0".into())),
-        (CONFIG.into(), Value::String(config)),
+        (CONFIG.into(), Value::String(serde_json::to_string(config).expect("plain data"))),
     ]);
     let mut writer = GgufWriter::new(Vec::new(), &metadata, &plans)?;
     for (plan, (_, _, values)) in plans.iter().zip(&tensors) {

@@ -1,7 +1,10 @@
 """Whole pipelines: a tiny random StableDiffusionPipeline and StableDiffusionXLPipeline, saved as diffusers saves them,
 and the latents and pictures that diffusers draws with them.
 
-Writes tests/goldens/pipeline_{sd,sdxl}/ (the folders) and tests/goldens/pipeline_{sd,sdxl}.safetensors.
+Writes tests/goldens/pipeline_{sd,sdxl}/ (the folders) and tests/goldens/pipeline_{sd,sdxl}.safetensors; and a tiny random
+ControlNet for the first of them as tests/goldens/pipeline_sd_controlnet/, with what it steers in
+tests/goldens/pipeline_sd_controlnet.safetensors. The lines that it sees are what `pangu-draw outline` makes of PICTURE:
+    pangu-draw outline picture.png --size 16x16 -o tests/goldens/pipeline_sd_controlnet_lines.png
 """
 
 import json
@@ -12,12 +15,15 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -92,6 +98,53 @@ def write(name, pipeline, kind):
     save_file(tensors, GOLDENS / f"pipeline_{name}.safetensors", metadata={"config": json.dumps(config)})
 
 
+def picture():
+    """A red disc and a blue bar on white, 64x64."""
+    y, x = np.mgrid[:64, :64]
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    pixels[(x - 26) ** 2 + (y - 26) ** 2 < 18**2] = (220, 30, 40)
+    pixels[48:58, 12:56] = (30, 60, 220)
+    return pixels
+
+
+def controlnet():
+    """diffusers steers the first pipeline with a ControlNet, several guided steps."""
+    name, scale = "pipeline_sd_controlnet", 0.7
+    torch.manual_seed(7)
+    net = ControlNetModel(
+        block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=(2, 4),
+        conditioning_embedding_out_channels=(4, 6),
+    )  # fmt: skip
+    for key, weight in net.named_parameters():
+        if key.startswith("controlnet_"):  # a new ControlNet adds nothing
+            weight.add_(0.3 * torch.randn_like(weight))
+    net.to(torch.float16).save_pretrained(GOLDENS / name)
+    net = ControlNetModel.from_pretrained(GOLDENS / name, torch_dtype=torch.float32)
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(
+        GOLDENS / "pipeline_sd", controlnet=net, torch_dtype=torch.float32, safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    # Strengths of lines are halves.
+    png = np.asarray(Image.open(GOLDENS / f"{name}_lines.png").convert("L"), np.float32)
+    lines = torch.from_numpy(np.round(2 * (1 - png / 255)) / 2)[None, None]
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    arguments = dict(prompt=PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE, height=16, width=16)
+    arguments |= dict(image=lines.expand(1, 3, 16, 16), controlnet_conditioning_scale=scale)
+    latents = pipeline(**arguments, latents=noise.clone(), output_type="latent").images
+    image = pipeline(**arguments, latents=noise.clone(), output_type="np").images
+    tensors = {
+        "input.latents": noise,
+        "input.lines": lines,
+        "input.picture": torch.from_numpy(picture().transpose(2, 0, 1).copy())[None],
+        "output.latents": latents,
+        "output.image": torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))),
+    }
+    tensors = {k: v.detach().float().contiguous() for k, v in tensors.items()}
+    config = dict(prompt=PROMPT, steps=STEPS, guidance=GUIDANCE, scale=scale)
+    save_file(tensors, GOLDENS / f"{name}.safetensors", metadata={"config": json.dumps(config)})
+
+
 def main():
     torch.manual_seed(0)
     scratch = GOLDENS / "tokenizer"
@@ -117,6 +170,7 @@ def main():
             scheduler=scheduler, force_zeros_for_empty_prompt=True, add_watermarker=False,
         )  # fmt: skip
         write("sdxl", sdxl, StableDiffusionXLPipeline)
+        controlnet()
 
 
 if __name__ == "__main__":

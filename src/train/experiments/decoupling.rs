@@ -99,9 +99,8 @@ fn boosted(bench: &Bench, seed: u64, budget: u64) -> Result<[Trained; 2]> {
     let small = bench.train(&first)?;
     let weights = small.dir.join("weights.gguf");
     if !weights.exists() {
-        let config = serde_json::to_string(network).expect("plain data");
         let class = "UNet2DConditionModel";
-        export::write(small.denoiser.network(), class, config, "", GgmlType::F32, &weights)?;
+        export::write(small.denoiser.network(), class, network, "", GgmlType::F32, &weights)?;
     }
     let single = bench.train(&Arm {
         name: "boost-whole".into(),

@@ -7,11 +7,14 @@
 //! | texture-resolution | does the texture expert lose when trained at half resolution? | [`texture_resolution`] |
 //! | boundary | where should the experts meet? | [`boundary`] |
 //!
+//! [`coop`] measures what models draw together, with the default model and its companions.
+//!
 //! An *arm* is one network trained in one way from one seed ([`Arm`]); arms that experiments share are trained once, and
 //! an interrupted experiment goes on where it stopped. What arms draw together is scored in [`score`], what they cost is
 //! counted in [`flops`], and [`report`] writes tables and plots.
 
 pub mod boundary;
+pub mod coop;
 pub mod decoupling;
 pub mod flops;
 pub mod low_resolution;

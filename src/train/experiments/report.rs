@@ -46,7 +46,7 @@ pub fn write(results: &Path, path: &Path) -> Result<()> {
 }
 
 /// `text` with `measured` between the markers of `experiment`, which are added at the end if there are none.
-fn replaced(mut text: String, experiment: &str, measured: &str) -> Option<String> {
+pub(super) fn replaced(mut text: String, experiment: &str, measured: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {experiment}: measured -->\n"), format!("<!-- {experiment}: end -->\n"));
     if !text.contains(&begin) {
         let _ = write!(text, "\n## {experiment}\n{begin}{end}");
