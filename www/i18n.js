@@ -28,7 +28,7 @@ const TEXTS = {
   outlineHint: { en: "The drawing follows its lines.", zh: "绘制时跟随它的线条。" },
   variation: { en: "Variation", zh: "变体" },
   variationHint: { en: "The drawing shows the same thing, another way.", zh: "画同样的东西，换一个样子。" },
-  init: { en: "Beginning", zh: "起点" },
+  init: { en: "Starting point", zh: "起点" },
   initHint: { en: "It is drawn over, all of it or where you paint.", zh: "在它上面重画，可以只画涂抹的部分。" },
   sketch: { en: "Sketch it", zh: "手绘" },
   chooseFile: { en: "Choose a file", zh: "选择文件" },

@@ -112,15 +112,16 @@ impl Generator {
 
         let here: Vec<Rc<Model>> = self.companions.borrow().values().cloned().collect();
         let here: Vec<&Model> = here.iter().map(|model| &**model).chain([&self.home]).collect();
-        // Companions may share files with one another: what arrives twice is loaded once.
-        let mut arriving = BTreeMap::new();
+        // Models may share files with one another: what arrives twice is loaded once.
+        let encoder_file = encoder.map(|role| self.home.manifest.component(role)).transpose()?;
+        let mut arriving: BTreeMap<_, _> = encoder_file.iter().map(|file| (&file.sha256, file.bytes)).collect();
         for (_, _, manifest, config) in &plans {
             let plan = Plan { manifest, config };
             let roles = plan.roles(&here);
             let files = manifest.components.iter().filter(|component| roles.contains(&component.role.as_str()));
             arriving.extend(files.map(|component| (&component.sha256, component.bytes)));
         }
-        let total_bytes = bytes(&self.home.manifest, encoder.as_slice()) + arriving.into_values().sum::<u64>();
+        let total_bytes = arriving.into_values().sum();
         let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
         if let Some(role) = encoder {
             let components = Components::load(source, &self.home.manifest, &[role], pace, &mut tally).await?;

@@ -2,100 +2,21 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { chromium } from "playwright-core";
-import { serve } from "./server.mjs";
+import { AXE, NATIVE, PATIENCE, ROOT, decode, generate, meanDifference, model, open, start, ui, withPage, work } from "./browser.mjs";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
-const NATIVE = process.env.PANGU_DRAW ?? join(ROOT, "target/release/pangu-draw");
-const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
-/** Long enough for a software GPU on a busy machine. */
-const PATIENCE = 240_000;
-
-const work = mkdtempSync(join(tmpdir(), "pangu-draw-"));
-const model = join(work, "model");
 let server;
-
-before(async () => {
-  execFileSync(NATIVE, ["convert", join(ROOT, "tests/goldens/pipeline_sd"), "-o", model, "--quantize", "f32"]);
-  server = await serve(join(ROOT, "www"), model);
-});
-after(() => {
-  server?.close();
-  rmSync(work, { recursive: true });
-});
-
-/** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */
-async function withPage({ webgpu = false, context = {}, expected = /^$/ }, body) {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", ...(webgpu ? WEBGPU : [])],
-  });
-  try {
-    const page = await (await browser.newContext({ locale: "en-US", ...context })).newPage();
-    page.setDefaultTimeout(PATIENCE);
-    const errors = [];
-    page.on("pageerror", (error) => errors.push(error.message));
-    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    await body(page);
-    assert.deepEqual(errors.filter((error) => !expected.test(error)), []);
-  } finally {
-    await browser.close();
-  }
-}
-
-const open = (page, query) => page.goto(`${server.url}/?${new URLSearchParams(query)}`);
-const ui = (page) => ({
-  prompt: page.getByRole("textbox", { name: "Prompt", exact: true }),
-  draw: page.getByRole("button", { name: "Draw", exact: true }),
-  cancel: page.getByRole("button", { name: "Cancel", exact: true }),
-  status: page.getByRole("status"),
-  error: page.getByRole("alert"),
-  picture: (prompt) => page.getByRole("img", { name: prompt, exact: true }),
-});
-
-/** Draws through the JavaScript interface; answers the pixels, or the error as plain data. */
-const generate = (page, url, device, request) =>
-  page.evaluate(
-    async ([url, device, request]) => {
-      const { Generator, PanguDrawError } = await import("/pangu-draw.js");
-      try {
-        const generator = await Generator.load(url, { device });
-        const { width, height, rgba, png } = await generator.generate(request);
-        generator.dispose();
-        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())] };
-      } catch (error) {
-        if (!(error instanceof PanguDrawError)) throw error;
-        return { name: error.name, code: error.code, details: error.details, message: error.message };
-      }
-    },
-    [url, device, request],
-  );
-
-/** The pixels of a PNG, decoded by the browser. */
-const decode = (page, png) =>
-  page.evaluate(async (bytes) => {
-    const bitmap = await createImageBitmap(new Blob([new Uint8Array(bytes)]), { colorSpaceConversion: "none" });
-    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-    context.drawImage(bitmap, 0, 0);
-    return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
-  }, [...png]);
-
-function meanDifference(a, b) {
-  assert.equal(a.length, b.length);
-  return a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
-}
+before(async () => (server = await start()));
+after(() => server?.close());
 
 const request = { prompt: "a red apple", seed: 7, steps: 4, guidanceScale: 3, sampler: "dpmpp_2m" };
 
 describe("drawing", () => {
   test("a prompt becomes a picture on the CPU, which can be saved", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, picture, status } = ui(page);
       await prompt.fill("red apple");
       await draw.click();
@@ -114,13 +35,13 @@ describe("drawing", () => {
 
   test("the CPU in the browser draws what the native binary draws", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       const file = join(work, "native.png");
       const { prompt, seed, steps, guidanceScale, sampler } = request;
       const settings = { seed, steps, guidance: guidanceScale, sampler, device: "cpu", model };
       const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
       execFileSync(NATIVE, ["draw", prompt, ...flags, "-o", file]);
-      const here = await generate(page, "/model/", "cpu", request);
+      const here = await generate(page, "/sound/model/", "cpu", request);
       const difference = meanDifference(here.rgba, await decode(page, readFileSync(file)));
       console.log(`native and browser, CPU: mean difference ${difference.toFixed(4)} of 255`);
       assert.ok(difference <= 1, `${difference}`);
@@ -129,7 +50,7 @@ describe("drawing", () => {
 
   test("WebGPU draws it too", { timeout: 2 * PATIENCE }, () =>
     withPage({ webgpu: true }, async (page) => {
-      await open(page, { device: "webgpu", model: "/model/" });
+      await open(page, server, { device: "webgpu", model: "/sound/model/" });
       const { prompt, draw, picture, status } = ui(page);
       await status.getByText("Ready.").waitFor();
       assert.equal(await page.locator("#device").textContent(), "WebGPU");
@@ -142,7 +63,7 @@ describe("drawing", () => {
       await draw.click();
       await picture(request.prompt).waitFor();
       const file = await picture(request.prompt).evaluate(async ({ src }) => [...new Uint8Array(await (await fetch(src)).arrayBuffer())]);
-      const cpu = await generate(page, "/model/", "cpu", { ...request, steps: 2, sampler: "euler" });
+      const cpu = await generate(page, "/sound/model/", "cpu", { ...request, steps: 2, sampler: "euler" });
       const difference = meanDifference(await decode(page, file), cpu.rgba);
       console.log(`WebGPU and CPU: mean difference ${difference.toFixed(4)} of 255`);
       assert.ok(difference <= 1, `${difference}`);
@@ -150,7 +71,7 @@ describe("drawing", () => {
 
   test("without WebGPU the CPU draws, and the page says so", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { model: "/model/" });
+      await open(page, server, { model: "/sound/model/" });
       const { prompt, draw, picture } = ui(page);
       await page.getByText("This browser offers no WebGPU").waitFor();
       assert.equal(await page.locator("#device").textContent(), "CPU");
@@ -161,7 +82,7 @@ describe("drawing", () => {
 
   test("forcing WebGPU where there is none is an error that offers the CPU", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "webgpu", model: "/model/" });
+      await open(page, server, { device: "webgpu", model: "/sound/model/" });
       const { prompt, error, picture } = ui(page);
       await prompt.fill("cat");
       await error.getByText("The graphics device failed").waitFor();
@@ -171,7 +92,7 @@ describe("drawing", () => {
 
   test("the default model draws a sticker", { timeout: PATIENCE, skip: !existsSync(join(ROOT, "www/models/default/model.json")) }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", lang: "zh" });
+      await open(page, server, { device: "cpu", lang: "zh" });
       await page.getByRole("textbox", { name: "提示词" }).fill("红苹果");
       await page.getByRole("button", { name: "绘制" }).click();
       const picture = page.getByRole("img", { name: "红苹果", exact: true });
@@ -201,10 +122,10 @@ describe("drawing", () => {
 describe("stopping", () => {
   test("a drawing stops inside a step, and the next one works", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       const outcome = await page.evaluate(async (request) => {
         const { Generator } = await import("/pangu-draw.js");
-        const generator = await Generator.load("/model/", { device: "cpu" });
+        const generator = await Generator.load("/sound/model/", { device: "cpu" });
         const controller = new AbortController();
         let reached;
         const long = { ...request, steps: 400, signal: controller.signal };
@@ -228,7 +149,7 @@ describe("stopping", () => {
 
   test("Cancel on the page, then Draw again", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, cancel, picture, status } = ui(page);
       await prompt.fill("red apple");
       await status.getByText("Ready.").waitFor();
@@ -246,7 +167,7 @@ describe("stopping", () => {
 
   test("a download reports its bytes, stops, and starts again", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/slow/" });
+      await open(page, server, { device: "cpu", model: "/slow/model/" });
       const { cancel, draw, prompt, picture, status } = ui(page);
       const bar = page.getByRole("progressbar", { name: "Download of the model" });
       await bar.waitFor();
@@ -268,19 +189,19 @@ describe("stopping", () => {
 describe("failing", () => {
   test("a damaged model is a checksum error, in plain words of both languages", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/broken/" });
+      await open(page, server, { device: "cpu", model: "/broken/model/" });
       const { error } = ui(page);
       await error.getByText("The model's files are damaged").waitFor();
       assert.match(await page.locator("#error-details").textContent(), /^checksum: /);
       await page.getByRole("button", { name: "中文" }).click();
       await error.getByText("模型文件已损坏").waitFor();
-      const { name, code, details } = await generate(page, "/broken/", "cpu", request);
+      const { name, code, details } = await generate(page, "/broken/model/", "cpu", request);
       assert.deepEqual([name, code, typeof details.chunk], ["ModelError", "checksum", "number"]);
     }));
 
   test("a model that is not there is a read error", { timeout: PATIENCE }, () =>
     withPage({ expected: /404/ }, async (page) => {
-      await open(page, { device: "cpu", model: "/nowhere/" });
+      await open(page, server, { device: "cpu", model: "/nowhere/" });
       await ui(page).error.getByText("The model could not be fetched").waitFor();
       const { name, code } = await generate(page, "/nowhere/", "cpu", request);
       assert.deepEqual([name, code], ["ReadError", "read"]);
@@ -288,7 +209,7 @@ describe("failing", () => {
 
   test("requests out of range name the parameter", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       for (const [wrong, parameter] of [
         [{ steps: 0 }, "steps"],
         [{ prompt: "  " }, "prompt"],
@@ -298,7 +219,7 @@ describe("failing", () => {
         [{ steps: NaN }, "request"],
         [{ guidance: 3 }, "request"],
       ]) {
-        const { name, details } = await generate(page, "/model/", "cpu", { ...request, ...wrong });
+        const { name, details } = await generate(page, "/sound/model/", "cpu", { ...request, ...wrong });
         assert.deepEqual([name, details.parameter], ["InvalidError", parameter]);
       }
       const { prompt, draw, error } = ui(page);
@@ -311,7 +232,7 @@ describe("failing", () => {
 
   test("after a crash of the worker the next drawing starts a new one", { timeout: PATIENCE }, () =>
     withPage({ expected: /boom/ }, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, error, picture, status } = ui(page);
       await prompt.fill("cat");
       await status.getByText("Ready.").waitFor();
@@ -336,7 +257,7 @@ describe("the page", () => {
   ]) {
     test(`is accessible: ${locale}, ${colorScheme}, ${width} px`, { timeout: PATIENCE }, () =>
       withPage({ context: { locale, colorScheme, viewport: { width, height: 844 } } }, async (page) => {
-        await open(page, { device: "cpu", model: "/model/" });
+        await open(page, server, { device: "cpu", model: "/sound/model/" });
         await page.getByRole("textbox", { name: prompt, exact: true }).fill("cat");
         await page.keyboard.press("Enter");
         await page.getByRole("img", { name: "cat", exact: true }).waitFor();
@@ -351,7 +272,7 @@ describe("the page", () => {
 
   test("works by keyboard alone and changes its language", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       await ui(page).status.getByText("Ready.").waitFor();
       await page.keyboard.type("red apple");
       await page.keyboard.press("Enter");
@@ -373,7 +294,7 @@ describe("the page", () => {
         const note = (list) => window.longTasks.push(...list.getEntries().map((entry) => Math.round(entry.duration)));
         new PerformanceObserver(note).observe({ type: "longtask", buffered: true });
       });
-      await open(page, { device: "cpu", model: "/model/" });
+      await open(page, server, { device: "cpu", model: "/sound/model/" });
       await ui(page).status.getByText("Ready.").waitFor();
       // Parsing and laying out the page itself is not what is measured.
       await page.evaluate(() => (window.longTasks.length = 0));

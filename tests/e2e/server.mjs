@@ -24,14 +24,16 @@ async function trickle(bytes, response) {
 }
 
 /**
- * Serves the page in `www`, and the model folder `model` three times: at `/model/` as it is, at `/broken/` with one bit
- * flipped in every weight file, at `/slow/` slowly. Everything else is not found.
+ * Serves the page in `www`, and the folders in `models` three times: below `/sound/` as they are, below `/broken/` with one
+ * bit flipped in every weight file, below `/slow/` slowly. Everything else is not found. `asked` lists the paths asked for.
  */
-export async function serve(www, model) {
+export async function serve(www, models) {
+  const asked = [];
   const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
-    const [, kind] = /^\/(model|broken|slow)\//.exec(path) ?? [];
-    const file = kind ? join(model, path.slice(kind.length + 2)) : join(www, path.endsWith("/") ? `${path}index.html` : path);
+    asked.push(path);
+    const [prefix, kind] = /^\/(sound|broken|slow)(?=\/)/.exec(path) ?? [];
+    const file = kind ? join(models, path.slice(prefix.length)) : join(www, path.endsWith("/") ? `${path}index.html` : path);
     const found = await stat(file).catch(() => undefined);
     if (!found?.isFile()) return response.writeHead(404).end();
     const type = TYPES[extname(file)] ?? "application/octet-stream";
@@ -43,5 +45,5 @@ export async function serve(www, model) {
     response.end(bytes);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
+  return { asked, url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
