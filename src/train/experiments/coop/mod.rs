@@ -513,6 +513,9 @@ impl<'a> Bench<'a> {
         let steps = self.home.config().defaults.steps;
         let Some(Measured { control, pairs, .. }) = results.measured.first() else { return Ok(None) };
         let (control, pairs) = (*control, &pairs[..self.options.costs.min(pairs.len())]);
+        if pairs.is_empty() {
+            return Ok(None);
+        }
         let model = self.home.config();
         let folder = &model.companions[&control].folder;
         let fused = |exchange: Exchange, passes: usize| {
@@ -617,6 +620,9 @@ impl<'a> Bench<'a> {
         let Some(Measured { control, .. }) = results.measured.first() else { return Ok(()) };
         let control = *control;
         let pairs = pairs::choose(self, control, self.options.large, self.options.seed ^ 1)?;
+        if pairs.is_empty() {
+            return Ok(());
+        }
         let scorer = Scorer::new(self, control, &pairs)?;
         let [height, width] = self.large_size();
         let whole = self.home.config().schedule.num_train_timesteps as f64;

@@ -7,7 +7,7 @@
 //!
 //! Pictures whose outline is given are mirrored: no model has seen the outline, and none can know it from the text.
 
-use super::Bench;
+use super::{Bench, score::mirrored};
 use crate::{
     Error, Image, Result,
     pipeline::config::ControlKind,
@@ -48,12 +48,8 @@ impl Pair {
     /// # Errors
     /// If it is damaged.
     pub fn given(&self, dataset: &Dataset) -> Result<Image> {
-        let mut image = dataset.picture(self.given)?.to_straight();
-        if self.mirrored {
-            let row = |row: &[u8]| row.rchunks_exact(4).flatten().copied().collect::<Vec<u8>>();
-            image.rgba = image.rgba.chunks_exact(4 * image.width).flat_map(row).collect();
-        }
-        Ok(image)
+        let image = dataset.picture(self.given)?.to_straight();
+        Ok(if self.mirrored { mirrored(&image) } else { image })
     }
 }
 

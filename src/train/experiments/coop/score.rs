@@ -5,6 +5,7 @@
 //! | adherence to an outline | F1 of lines on 64x64 pixels: those of the outline given, as the ControlNet sees it, and the edges of the drawing ([`crate::control::outline`]), each from a strength of one half on. A pixel is found if the other has a line within one pixel, also diagonally |
 //! | adherence to a picture | `1 - r / r0` in `[0, 1]`: `r` is the root mean square difference of drawing and picture on white at 32x32 pixels, `r0` the mean of that between the given pictures of different pairs |
 //! | text | cosine of the drawing and of the prompt, style included, in the evaluator's features, as a share of the mean that the real pictures reach that the texts ask for, in `[0, 1]`; and whether the caption is the nearest of all of its kind (R@1), or among the five nearest (R@5) |
+//! | | of a drawing and of its mirror image whichever is nearer, because the evaluator has never seen anything mirrored and a mirrored apple is an apple |
 //! | joint | harmonic mean of adherence and text, pair by pair |
 
 use super::{Bench, Pair, picture};
@@ -15,7 +16,6 @@ use crate::{
     train::eval::{
         copying::{Look, looks},
         dual::cosine,
-        retrieval::Rank,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -128,26 +128,37 @@ impl<'a> Scorer<'a> {
     /// # Errors
     /// Those of the encoder and of the outlines.
     pub fn scores(&self, images: &[Image]) -> Result<Vec<Score>> {
-        let looks = looks(self.bench.encoder, &images.iter().map(picture).collect::<Vec<_>>())?;
+        let seen = |images: &[Image]| looks(self.bench.encoder, &images.iter().map(picture).collect::<Vec<_>>());
+        let mirrored = seen(&images.iter().map(mirrored).collect::<Vec<_>>())?;
+        let looks = seen(images)?;
         let mut scores = Vec::new();
-        for ((((image, look), pair), prompt), given) in
-            images.iter().zip(&looks).zip(self.pairs).zip(&self.prompts).zip(&self.given)
-        {
-            let adherence = match given {
+        for (at, pair) in self.pairs.iter().enumerate() {
+            let (image, look, prompt) = (&images[at], &looks[at], &self.prompts[at]);
+            let adherence = match &self.given[at] {
                 Given::Lines(lines) => f1(lines, &outline(image, Reading::Picture, [SIDE; 2])?),
                 Given::Look(given, unlike) => {
                     (1.0 - f64::from(look.difference(given)) / unlike.max(1e-9)).clamp(0.0, 1.0)
                 }
             };
-            let cosine = f64::from(cosine(prompt, &look.feature));
             let scene = self.bench.dataset.items[pair.target].scene;
-            let rank = self.bench.catalogue.rank(scene, pair.language, &pair.subject, &look.feature);
-            let Rank { rank, .. } = rank.expect("the catalogue has the caption of every picture");
+            let rank = |look: &Look| {
+                let rank = self.bench.catalogue.rank(scene, pair.language, &pair.subject, &look.feature);
+                rank.expect("the catalogue has the caption of every picture").rank
+            };
+            let likeness = |look: &Look| f64::from(cosine(prompt, &look.feature));
+            let cosine = likeness(look).max(likeness(&mirrored[at]));
+            let rank = rank(look).min(rank(&mirrored[at]));
             let text = (cosine / self.ceiling.cosine.max(1e-9)).clamp(0.0, 1.0);
             scores.push(Score { adherence, cosine, text, rank });
         }
         Ok(scores)
     }
+}
+
+/// The image as a mirror shows it.
+pub fn mirrored(image: &Image) -> Image {
+    let row = |row: &[u8]| row.rchunks_exact(4).flatten().copied().collect::<Vec<u8>>();
+    Image { rgba: image.rgba.chunks_exact(4 * image.width).flat_map(row).collect(), ..*image }
 }
 
 /// F1 of two sets of line pixels, those of a strength of one half or more: harmonic mean of the shares of either set that have
@@ -213,6 +224,14 @@ mod tests {
         let half = lines(["#...", "#...", "....", "...."]);
         assert!((f1(&line, &half) - 2.0 * 0.75 / 1.75).abs() < 1e-12);
         assert_eq!(f1(&line, &half), f1(&half, &line));
+    }
+
+    #[test]
+    fn a_mirror_turns_left_and_right() {
+        let image = Image { width: 2, height: 2, rgba: (0..16).collect() };
+        let turned = mirrored(&image);
+        assert_eq!(turned.rgba, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11]);
+        assert_eq!(mirrored(&turned), image);
     }
 
     #[test]
