@@ -19,8 +19,8 @@ use crate::{
         unet::UNetConfig,
     },
     pipeline::config::{
-        Companion, ControlConfig, ControlKind, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig, ImageConfig,
-        LatentConfig, PictureConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
+        Companion, ControlConfig, ControlKind, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig,
+        PictureConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
     },
     weights::{
         self,
@@ -210,6 +210,9 @@ const CONTROLNET: &str = "ControlNetModel";
 const PICTURE: &str = "PictureEncoder";
 const AUTOENCODER: &str = "AutoencoderTiny";
 
+/// Where drafts pass to their own size, as docs/coop.md found best.
+const T_LOW: f64 = 400.0;
+
 /// Who draws along with the default model, and how much, as docs/coop.md found best.
 fn companions() -> BTreeMap<ControlKind, Companion> {
     let companion = |folder: &str, strength, until| Companion {
@@ -219,8 +222,8 @@ fn companions() -> BTreeMap<ControlKind, Companion> {
         falloff: Falloff::Constant,
     };
     BTreeMap::from([
-        (ControlKind::Outline, companion("sketch", 0.6, 0.7)),
-        (ControlKind::Variation, companion("variation", 0.4, 0.5)),
+        (ControlKind::Outline, companion("sketch", 1.0, 0.7)),
+        (ControlKind::Variation, companion("variation", 0.5, 1.0)),
     ])
 }
 
@@ -320,7 +323,7 @@ fn pipeline(
             sampler: "dpmpp_2m".into(),
             spacing: "trailing".into(),
             style: styles.first().map(|style| style.id().into()),
-            t_low: DEFAULT_T_LOW,
+            t_low: T_LOW,
         },
     }
 }
