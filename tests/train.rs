@@ -40,10 +40,11 @@ use std::{
     time::Duration,
 };
 
-/// Networks get their first weights from a generator that is the process's: tests that count on them train one at a time.
+/// Held by every test that initializes networks: the device draws their weights from one seed for all threads, and a run
+/// that resumes exactly needs the same weights each time.
 fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    static SEED: Mutex<()> = Mutex::new(());
+    SEED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A folder that is removed at the end of its test.
