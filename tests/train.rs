@@ -36,8 +36,16 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+/// Held by every test that initializes networks: the device draws their weights from one seed for all threads, and a run
+/// that resumes exactly needs the same weights each time.
+fn alone() -> MutexGuard<'static, ()> {
+    static SEED: Mutex<()> = Mutex::new(());
+    SEED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A folder that is removed at the end of its test.
 struct Folder(PathBuf);
@@ -247,6 +255,7 @@ fn every_kind_of_split_holds_something_out_and_leaves_its_parts() {
 
 #[test]
 fn nothing_held_out_is_ever_in_a_training_batch() {
+    let _alone = alone();
     let dataset = everything();
     let device = Device::flex();
     let autoencoder = tiny_autoencoder().init(&device).unwrap();
@@ -392,6 +401,7 @@ fn mean(values: &[f32]) -> f32 {
 
 #[test]
 fn the_autoencoder_learns_and_resumes_exactly() {
+    let _alone = alone();
     let folder = Folder::new("autoencoder");
     fill_cache(&folder.0);
     let dataset = build(&folder.0, 0.0).unwrap();
@@ -459,6 +469,7 @@ fn encode(texts: &[&str]) -> Result<Sentences> {
 
 #[test]
 fn the_experts_see_their_own_data_learn_and_resume_exactly() {
+    let _alone = alone();
     let folder = Folder::new("expert");
     fill_cache(&folder.0);
     let dataset = build(&folder.0, 0.5).unwrap();
@@ -514,6 +525,7 @@ fn weights(dir: &Path) -> Vec<u8> {
 
 #[test]
 fn sketch_and_variation_learn_and_resume_exactly() {
+    let _alone = alone();
     let folder = Folder::new("sketch");
     fill_cache(&folder.0);
     let dataset = build(&folder.0, 0.0).unwrap();

@@ -96,9 +96,9 @@ const add = (kind, image, strokes) =>
     const before = used.find((steering) => steering.kind === kind);
     const card = before?.card ?? build(kind);
     const steering = { kind, pixels, strokes, masked: [], strength: before?.strength, card };
-    used = KINDS.flatMap((kind) => [...used.filter((other) => other !== before), steering].filter((one) => one.kind === kind));
+    used = KINDS.flatMap((each) => (each === kind ? [steering] : used.filter((other) => other.kind === each)));
     ui.panel.open = true;
-    ui.cards.replaceChildren(...used.map(({ card }) => card));
+    if (!before) ui.cards.replaceChildren(...used.map(({ card }) => card));
     refresh();
     await show(steering);
   }, "errorImage");

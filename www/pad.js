@@ -161,5 +161,7 @@ export async function sketch({ size, drawn = [], beneath }) {
   [strokes, before] = [drawn, []];
   take(false);
   repaint();
-  return (await answered(ui.dialog, ui.done)) ? strokes : undefined;
+  if (!(await answered(ui.dialog, ui.done))) return undefined;
+  const first = strokes.findIndex(({ erase }) => !erase);
+  return first < 0 ? [] : strokes.slice(first);
 }
