@@ -163,6 +163,7 @@ async function show(steering) {
 async function edit(before) {
   const strokes = await sketch({ size: before?.pixels ?? size, drawn: before?.strokes });
   if (strokes && strokes.length > 0) await add("outline", drawing(strokes, before?.pixels ?? size), strokes);
+  else if (strokes && before) remove(before);
 }
 
 /** Paints what shall be drawn over. @param {Steering} steering */

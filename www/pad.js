@@ -33,6 +33,8 @@ const ui = {
 let strokes = [];
 /** What Undo goes back to: also what Clear took away. @type {Stroke[][]} */
 let before = [];
+/** The stroke under the pointer; Undo may have taken it off the pad. @type {Stroke | undefined} */
+let running;
 let erasing = false;
 let colour = "#000";
 
@@ -124,12 +126,13 @@ function place({ clientX, clientY }) {
 ui.canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || !event.isPrimary) return;
   ui.canvas.setPointerCapture(event.pointerId);
-  change([...strokes, { width: Number(ui.width.value), erase: erasing, points: [place(event)] }]);
+  running = { width: Number(ui.width.value), erase: erasing, points: [place(event)] };
+  change([...strokes, running]);
 });
 ui.canvas.addEventListener("pointermove", (event) => {
   if (!ui.canvas.hasPointerCapture(event.pointerId)) return;
   const moves = event.getCoalescedEvents?.() ?? [];
-  strokes.at(-1)?.points.push(...(moves.length > 0 ? moves : [event]).map(place));
+  running?.points.push(...(moves.length > 0 ? moves : [event]).map(place));
   repaint();
 });
 ui.pen.addEventListener("click", () => take(false));

@@ -114,12 +114,14 @@ async function panel(page, query = tiny) {
   };
 }
 
-/** Draws a line on the pad with the mouse, through points given as shares of its sides. */
-async function stroke(page, [first, ...others]) {
+/** Draws a line on the pad with the mouse, through points given as shares of its sides; `midway` happens after the second. */
+async function stroke(page, [first, second, ...others], midway = () => {}) {
   const box = await page.getByRole("img", { name: "Drawing pad" }).boundingBox();
   const move = ([x, y]) => page.mouse.move(box.x + x * box.width, box.y + y * box.height, { steps: 4 });
   await move(first);
   await page.mouse.down();
+  await move(second);
+  await midway();
   for (const point of others) await move(point);
   await page.mouse.up();
 }
@@ -176,6 +178,42 @@ describe("an outline", () => {
       await page.getByRole("button", { name: "Remove Outline" }).click();
       assert.equal(await cards.count(), 0);
       assert.doesNotMatch((await drawn(page, "cat")).png, /"controls"/);
+    }));
+
+  test("is mended on the pad: eraser, Clear, Undo also inside a stroke; nothing left is no outline", { timeout }, () =>
+    withPage({}, async (page) => {
+      const { card, cards } = await panel(page);
+      const press = (name) => page.getByRole("button", { name, exact: true }).click();
+      const ink = () => dark(page.getByRole("img", { name: "Drawing pad" }));
+      await press("Sketch it");
+      await stroke(page, SQUARE);
+      const square = await ink();
+      await press("Eraser");
+      await stroke(page, SQUARE.slice(0, 2));
+      assert.ok((await ink()) < square, "one side is gone");
+      await press("Undo");
+      assert.equal(await ink(), square);
+      await press("Clear");
+      assert.equal(await ink(), 0);
+      await press("Undo");
+      assert.equal(await ink(), square);
+      await press("Pen");
+      await stroke(page, [[0.1, 0.9], [0.9, 0.9]]);
+      const thin = (await ink()) - square;
+      await press("Undo");
+      await page.getByLabel("Width").fill("24");
+      await stroke(page, [[0.1, 0.9], [0.9, 0.9]]);
+      assert.ok((await ink()) - square > 1.5 * thin, "a wider pen");
+      await press("Undo");
+      await press("Done");
+      await card("outline").waitFor();
+      await press("Draw on Outline");
+      await stroke(page, [[0.1, 0.9], [0.5, 0.9], [0.9, 0.9]], () => page.keyboard.press("Control+z"));
+      assert.equal(await ink(), square, "what follows belongs to no older stroke");
+      await press("Clear");
+      await press("Done");
+      await card("outline").waitFor({ state: "detached" });
+      assert.equal(await cards.count(), 0);
     }));
 
   test("draws in the browser what it draws natively", { timeout }, () =>
