@@ -1,6 +1,7 @@
 //! Pictures as bytes, and the PNG that knows how it was drawn.
 
 use crate::{Error, Result};
+use std::borrow::Cow;
 
 /// A picture of 8-bit RGBA pixels, colours not multiplied by alpha, row by row from the top left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,22 @@ impl Image {
             }
         }
         Self { width, height, rgba }
+    }
+
+    /// `[height, width]` that this picture has where it is scaled to fit into another one of `[height, width]`.
+    pub fn fitted(&self, [height, width]: [usize; 2]) -> [usize; 2] {
+        let scale = (width as f64 / self.width as f64).min(height as f64 / self.height as f64);
+        [self.height, self.width].map(|side| ((side as f64 * scale).round() as usize).max(1))
+    }
+
+    /// The picture, halved and halved again as long as its sides are at least `times` those of `[height, width]`: what
+    /// scaling well needs of a camera's picture, and no more.
+    pub fn near(&self, [height, width]: [usize; 2], times: usize) -> Cow<'_, Self> {
+        let mut near = Cow::Borrowed(self);
+        while near.height >= times * height && near.width >= times * width {
+            near = Cow::Owned(near.halved());
+        }
+        near
     }
 
     /// The picture on a background of one colour, opaque.

@@ -24,14 +24,8 @@ pub fn from_image(image: &Image, device: &Device) -> Tensor<4> {
 /// A picture as `[1, 4, height, width]` of another size: scaled to fit, and in the middle of nothing where its proportions
 /// differ.
 pub fn fit(image: &Image, [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
-    let scale = (width as f64 / image.width as f64).min(height as f64 / image.height as f64);
-    let inner = [image.height, image.width].map(|side| ((side as f64 * scale).round() as usize).max(1));
-    // A camera's picture is halved and halved until no more is left than scaling well needs.
-    let mut near = std::borrow::Cow::Borrowed(image);
-    while near.height >= 4 * inner[0] && near.width >= 4 * inner[1] {
-        near = std::borrow::Cow::Owned(near.halved());
-    }
-    let scaled = resample(from_image(&near, device), inner, Upsampler::Bicubic);
+    let inner = image.fitted([height, width]);
+    let scaled = resample(from_image(&image.near(inner, 4), device), inner, Upsampler::Bicubic);
     let margin = |outer: usize, inner: usize| ((outer - inner) / 2, outer - inner - (outer - inner) / 2);
     let ((top, bottom), (left, right)) = (margin(height, inner[0]), margin(width, inner[1]));
     scaled.pad((left, right, top, bottom), 0.0)

@@ -19,7 +19,6 @@ use crate::{
 };
 use burn::tensor::Device;
 use clap::Args;
-use image::RgbaImage;
 use pollster::block_on;
 use std::path::PathBuf;
 
@@ -119,9 +118,7 @@ fn load(model: &str, device: DeviceChoice) -> Result<Generator> {
 }
 
 fn draw(generator: &Generator, request: &Request) -> Result<Picture> {
-    let image = block_on(generator.generate(request, &Pace::free(), &mut |_| ()))?.image;
-    let image = RgbaImage::from_raw(image.width as u32, image.height as u32, image.rgba);
-    Ok(Picture::from_straight(&image.expect("four bytes a pixel")))
+    Ok(Picture::from_image(&block_on(generator.generate(request, &Pace::free(), &mut |_| ()))?.image))
 }
 
 fn print(report: &Report) {

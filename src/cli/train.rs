@@ -12,7 +12,7 @@ use crate::{
         self,
         autoencoder::{self, LatentStatistics},
         captions,
-        data::{Dataset, mix::Mix, recipe, scene::StyleId},
+        data::{Dataset, mix::Mix, picture::SIDE, recipe, scene::StyleId},
         eval::dual,
         expert, export,
         session::Budget,
@@ -48,9 +48,9 @@ enum TrainCommand {
     /// Train the structure or the texture expert.
     Expert(ExpertArgs),
     /// Train the sketch model: a UNet of 64 px pictures and the ControlNet that an outline steers it by.
-    Sketch(SmallArgs),
+    Sketch(DenoiserArgs),
     /// Train the variation model: a UNet of 64 px pictures that draws again what a picture shows.
-    Variation(SmallArgs),
+    Variation(DenoiserArgs),
     /// Train the dual encoder that `pangu-draw eval` judges drawings with.
     Evaluator(EvaluatorArgs),
     /// Write a model folder.
@@ -270,13 +270,12 @@ enum RoleArg {
     Texture,
 }
 
+/// Arguments of everything that denoises.
 #[derive(Debug, Args)]
-struct ExpertArgs {
-    /// Which expert.
-    role: RoleArg,
+struct DenoiserArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// Folder of the finished autoencoder run.
+    /// Folder of the finished autoencoder run: of the sketch and the variation model that of `--space sketch`.
     #[arg(long)]
     autoencoder: PathBuf,
     /// The text encoder, from `train text`.
@@ -291,79 +290,12 @@ struct ExpertArgs {
     /// Decay of the weights' average; .9995 beyond 50,000 updates.
     #[arg(long, default_value_t = 0.998)]
     average_decay: f32,
-    /// A GGUF file of the expert that training begins with.
-    #[arg(long)]
-    init: Option<PathBuf>,
 }
 
-impl ExpertArgs {
-    fn run(self) -> Result<()> {
-        let dataset = Dataset::load(&self.run.data)?;
-        let device = train::device(&self.run.device)?;
-        let statistics = LatentStatistics::load(&self.autoencoder)?;
-        let config = AutoencoderTinyConfig::emoji();
-        let autoencoder = autoencoder::load(&self.autoencoder, &config, &device)?;
-        let text = TextEncoder::open(&self.text, &Device::flex())?;
-        let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
-        let material = expert::Material::encode(&dataset, &self.run.mix, &autoencoder, &statistics, &encode)?;
-        let role = match self.role {
-            RoleArg::Structure => expert::Role::Structure,
-            RoleArg::Texture => expert::Role::Texture,
-        };
-        let mut options = expert::Options::new(self.run.out.clone(), role, self.run.budget());
-        options.batch = self.batch;
-        options.rate.peak = self.rate;
-        options.average_decay = self.average_decay;
-        options.init = self.init;
-        options.mix = self.run.mix;
-        options.seed = self.run.seed;
-        let items = material.sampler(&options)?.items().len();
-        println!("{}: {items} pictures, {:.2} dB autoencoder", role.id(), statistics.psnr);
-        let loss = expert::train(&material, (&autoencoder, &statistics), &options, &device)?;
-        println!("last loss {loss:.4}");
-        Ok(())
-    }
-}
+/// An autoencoder and the moments of its latents.
+type Decoder<'a> = (&'a AutoencoderTiny, &'a LatentStatistics);
 
-/// Arguments of the models that draw 64 px.
-#[derive(Debug, Args)]
-struct SmallArgs {
-    #[command(flatten)]
-    run: RunArgs,
-    /// Folder of the finished run of `train autoencoder --space sketch`.
-    #[arg(long)]
-    autoencoder: PathBuf,
-    /// The text encoder, from `train text`.
-    #[arg(long)]
-    text: PathBuf,
-    /// Samples in one update.
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
-    /// Highest learning rate.
-    #[arg(long, default_value_t = 5e-4)]
-    rate: f64,
-    /// Decay of the weights' average.
-    #[arg(long, default_value_t = 0.998)]
-    average_decay: f32,
-}
-
-impl SmallArgs {
-    fn sketch(self) -> Result<()> {
-        let mut options = sketch::Options::new(self.run.out.clone(), self.run.budget());
-        self.train(|material, decoder, args, device| {
-            args.set(&mut options.denoiser);
-            sketch::train(material, decoder, &options, device)
-        })
-    }
-
-    fn variation(self) -> Result<()> {
-        let mut options = variation::Options::new(self.run.out.clone(), self.run.budget());
-        self.train(|material, decoder, args, device| {
-            args.set(&mut options.denoiser);
-            variation::train(material, decoder, &options, device)
-        })
-    }
-
+impl DenoiserArgs {
     fn set(&self, options: &mut expert::Options) {
         options.batch = self.batch;
         options.rate.peak = self.rate;
@@ -372,22 +304,69 @@ impl SmallArgs {
         options.seed = self.run.seed;
     }
 
+    /// Encodes pictures of `side` with an autoencoder of that configuration, and trains on them.
     fn train(
         &self,
-        train: impl FnOnce(&expert::Material, (&AutoencoderTiny, &LatentStatistics), &Self, &Device) -> Result<f32>,
+        config: &AutoencoderTinyConfig,
+        side: usize,
+        train: impl FnOnce(&expert::Material, Decoder, &Device) -> Result<f32>,
     ) -> Result<()> {
         let dataset = Dataset::load(&self.run.data)?;
         let device = train::device(&self.run.device)?;
         let statistics = LatentStatistics::load(&self.autoencoder)?;
-        let autoencoder = autoencoder::load(&self.autoencoder, &AutoencoderTinyConfig::sketch(), &device)?;
+        let autoencoder = autoencoder::load(&self.autoencoder, config, &device)?;
         let text = TextEncoder::open(&self.text, &Device::flex())?;
         let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
-        let (mix, side) = (&self.run.mix, sketch::SIDE);
+        let mix = &self.run.mix;
         let material = expert::Material::encode_at(&dataset, mix, &autoencoder, &statistics, &encode, side)?;
         println!("{} pictures, {:.2} dB autoencoder", material.len(), statistics.psnr);
-        let loss = train(&material, (&autoencoder, &statistics), self, &device)?;
+        let loss = train(&material, (&autoencoder, &statistics), &device)?;
         println!("last loss {loss:.4}");
         Ok(())
+    }
+
+    fn sketch(self) -> Result<()> {
+        let mut options = sketch::Options::new(self.run.out.clone(), self.run.budget());
+        self.set(&mut options.denoiser);
+        self.train(&AutoencoderTinyConfig::sketch(), sketch::SIDE, |material, decoder, device| {
+            sketch::train(material, decoder, &options, device)
+        })
+    }
+
+    fn variation(self) -> Result<()> {
+        let mut options = variation::Options::new(self.run.out.clone(), self.run.budget());
+        self.set(&mut options.denoiser);
+        self.train(&AutoencoderTinyConfig::sketch(), sketch::SIDE, |material, decoder, device| {
+            variation::train(material, decoder, &options, device)
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+struct ExpertArgs {
+    /// Which expert.
+    role: RoleArg,
+    #[command(flatten)]
+    denoiser: DenoiserArgs,
+    /// A GGUF file of the expert that training begins with.
+    #[arg(long)]
+    init: Option<PathBuf>,
+}
+
+impl ExpertArgs {
+    fn run(self) -> Result<()> {
+        let role = match self.role {
+            RoleArg::Structure => expert::Role::Structure,
+            RoleArg::Texture => expert::Role::Texture,
+        };
+        let run = &self.denoiser.run;
+        let mut options = expert::Options::new(run.out.clone(), role, run.budget());
+        self.denoiser.set(&mut options);
+        options.init = self.init;
+        self.denoiser.train(&AutoencoderTinyConfig::emoji(), SIDE, |material, decoder, device| {
+            println!("{}: {} of them", role.id(), material.sampler(&options)?.items().len());
+            expert::train(material, decoder, &options, device)
+        })
     }
 }
 

@@ -108,14 +108,10 @@ struct Fine<'a> {
 impl<'a> Fine<'a> {
     fn new(image: &'a Image, size: [usize; 2]) -> Self {
         let [height, width] = size.map(|side| side * FINE);
-        let scale = (width as f64 / image.width as f64).min(height as f64 / image.height as f64);
-        let inner = [image.height, image.width].map(|side| ((side as f64 * scale).round() as usize).max(1));
+        let inner = image.fitted([height, width]);
         let corner = [(height - inner[0]) / 2 + MARGIN, (width - inner[1]) / 2 + MARGIN];
-        let mut near = Cow::Borrowed(image);
         // Lines of one pixel must stay visible: those of 8 pixels to one on the fine grid are halved, no others.
-        while near.height >= 8 * inner[0] && near.width >= 8 * inner[1] {
-            near = Cow::Owned(near.halved());
-        }
+        let near = image.near(inner, 8);
         Self { near, size, corner, inner }
     }
 

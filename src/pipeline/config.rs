@@ -362,7 +362,7 @@ impl PipelineConfig {
         [height, width].map(|side| multiples(side) * image.multiple)
     }
 
-    /// Roles of the components that drawing from a prompt alone needs.
+    /// Roles of the components that drawing needs, but for pictures that are taken in.
     pub fn components(&self) -> Vec<&str> {
         let text = self.text.iter().map(TextConfig::component);
         let experts = match &self.experts {
@@ -370,7 +370,8 @@ impl PipelineConfig {
             ExpertsConfig::TimeDecoupled { structure, texture, .. } => vec![&structure.component, &texture.component],
         };
         let picture = self.picture.iter().map(|picture| picture.component.as_str());
-        let drawing = experts.into_iter().chain([&self.latent.decoder]).map(String::as_str);
+        let control = self.control.iter().map(|control| &control.component);
+        let drawing = experts.into_iter().chain(control).chain([&self.latent.decoder]).map(String::as_str);
         text.chain(picture).chain(drawing).collect()
     }
 

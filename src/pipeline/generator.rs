@@ -67,8 +67,7 @@ impl Generator {
     ) -> Result<Self> {
         let manifest = Manifest::load(source).await?;
         let config = PipelineConfig::from_json(&manifest.pipeline)?;
-        let mut roles = config.components();
-        roles.extend(config.control.iter().map(|control| control.component.as_str()));
+        let roles = config.components();
         let total_bytes = bytes(&manifest, &roles);
         let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
         let components = Components::load(source, &manifest, &roles, pace, &mut tally).await?;
@@ -94,7 +93,7 @@ impl Generator {
 
         let mut plans = Vec::new();
         for kind in arriving {
-            let source = source.sibling(&self.home.config.companions[&kind].folder);
+            let source = self.beside(kind, source)?;
             let manifest = Manifest::load(&*source).await?;
             let config = PipelineConfig::from_json(&manifest.pipeline)?;
             if !config.serves(kind) {
@@ -174,10 +173,15 @@ impl Generator {
         if let Some(model) = here {
             return Ok(seen(&model.config, size));
         }
+        let manifest = Manifest::load(&*self.beside(kind, source)?).await?;
+        Ok(seen(&PipelineConfig::from_json(&manifest.pipeline)?, size))
+    }
+
+    /// The folder of the companion for `kind`, beside that of the model in `source`.
+    fn beside<'s>(&self, kind: ControlKind, source: &'s dyn Source) -> Result<Box<dyn Source + 's>> {
         let companion = self.home.config.companions.get(&kind);
         let companion = companion.ok_or_else(|| Error::Unsupported(format!("the control `{kind}` in this model")))?;
-        let manifest = Manifest::load(&*source.sibling(&companion.folder)).await?;
-        Ok(seen(&PipelineConfig::from_json(&manifest.pipeline)?, size))
+        Ok(source.sibling(&companion.folder))
     }
 
     /// What a request comes to for this model.

@@ -275,7 +275,6 @@ impl Plan<'_> {
     /// Roles of the components that must be loaded, where `shared` models are here already.
     pub fn roles(&self, shared: &[&Model]) -> Vec<&str> {
         let mut roles = self.config.components();
-        roles.extend(self.config.control.iter().map(|control| control.component.as_str()));
         if shared.iter().any(|model| self.same_text(model)) {
             roles.retain(|role| !self.config.text.iter().any(|text| text.component() == *role));
         }
@@ -306,6 +305,7 @@ impl Plan<'_> {
 
     fn same_space(&self, model: &Model) -> bool {
         let (here, there) = (&self.config.latent, &model.config.latent);
-        here == there && self.same_file(&here.decoder, model, &there.decoder)
+        let mut halves = here.encoder.iter().chain([&here.decoder]);
+        here == there && halves.all(|role| self.same_file(role, model, role))
     }
 }

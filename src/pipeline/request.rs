@@ -210,9 +210,7 @@ impl Background {
             .to_be_bytes();
         Ok(Self::Colour([r, g, b]))
     }
-}
 
-impl Background {
     /// The picture with this behind it.
     pub fn behind(self, image: Image) -> Image {
         match self {

@@ -232,10 +232,7 @@ pub fn refine(
 /// # Errors
 /// If there is no checkpoint of this network.
 pub fn load_refined(dir: &Path, config: &AutoencoderTinyConfig, device: &Device) -> Result<TinyDecoder> {
-    let model = config.init_decoder(device)?;
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &config.init_decoder(device)?)
 }
 
 /// The averaged network of the run in `dir`.
@@ -243,10 +240,7 @@ pub fn load_refined(dir: &Path, config: &AutoencoderTinyConfig, device: &Device)
 /// # Errors
 /// If there is no checkpoint of this network.
 pub fn load(dir: &Path, config: &AutoencoderTinyConfig, device: &Device) -> Result<AutoencoderTiny> {
-    let model = config.init(device)?;
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &config.init(device)?)
 }
 
 /// What is trained on, and what is measured on: sharp pictures of the held-out concepts, or one picture in 32 where there

@@ -483,10 +483,7 @@ pub(super) fn fit<M: Module>(
 /// # Errors
 /// If there is no checkpoint of this network.
 pub fn load(dir: &Path, config: &UNetConfig, device: &Device) -> Result<UNet> {
-    let model = config.init(device)?;
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &config.init(device)?)
 }
 
 /// Pictures of a sheet in one row.

@@ -1,7 +1,11 @@
 //! What every training loop shares: a budget, the learning rate that follows it, checkpoints, the loss log, the bar.
 
-use super::{optimizer::Optimizer, plot, read_error, write_error};
+use super::{
+    optimizer::{Optimizer, OptimizerConfig},
+    plot, read_error, write_error,
+};
 use crate::{Error, Result};
+use burn::module::Module;
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -289,13 +293,15 @@ pub fn position(dir: &Path) -> Result<Option<Position>> {
     read_position(&path, &bytes).map(Some)
 }
 
-/// Loads the checkpoint of a run in `dir` for evaluation or export; answers the updates it saw.
+/// The averaged weights of the run in `dir`, in the network `model`, for evaluation or export.
 ///
 /// # Errors
-/// [`Error::Read`] if there is none, [`Error::Corrupt`] if it belongs to another network.
-pub fn load(dir: &Path, optimizer: &mut Optimizer) -> Result<u64> {
+/// [`Error::Read`] if there is no checkpoint, [`Error::Corrupt`] if it belongs to another network.
+pub fn averaged<M: Module>(dir: &Path, model: &M) -> Result<M> {
+    let mut optimizer = Optimizer::new(model, OptimizerConfig::default());
     let path = dir.join(CHECKPOINT);
-    restore(&path, optimizer)?.map(|position| position.step).ok_or_else(|| read_error(&path, "there is no checkpoint"))
+    restore(&path, &mut optimizer)?.ok_or_else(|| read_error(&path, "there is no checkpoint"))?;
+    Ok(optimizer.averaged(model))
 }
 
 /// The log, without the lines after `step`, which a run that continues there writes anew.

@@ -23,7 +23,6 @@ use super::{
         splits::Split,
     },
     expert::{self, Batch, Material, Role, View},
-    optimizer::{Optimizer, OptimizerConfig},
     session::{self, Budget},
     sheet,
 };
@@ -237,7 +236,5 @@ pub fn train(
 pub fn load(dir: &Path, device: &Device) -> Result<Sketch> {
     let unet = UNetConfig::sketch().init(device)?;
     let model = Sketch { unet, controlnet: ControlNetConfig::sketch().init(device)? };
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &model)
 }

@@ -10,7 +10,6 @@ use super::{
     autoencoder::{LatentStatistics, tensor},
     data::{Dataset, picture::Picture, scene::Scene},
     expert::{self, Batch, Material},
-    optimizer::{Optimizer, OptimizerConfig},
     session::{self, Budget},
     sheet,
     sketch::{SIDE, denoiser},
@@ -190,7 +189,5 @@ pub fn train(
 pub fn load(dir: &Path, device: &Device) -> Result<Variation> {
     let unet = UNetConfig::sketch().init(device)?;
     let model = Variation { unet, encoder: PictureEncoderConfig::default().init(device)? };
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &model)
 }

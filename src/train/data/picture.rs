@@ -1,6 +1,6 @@
 //! One picture of the data set.
 
-use crate::{Error, Result};
+use crate::{Error, Image, Result};
 use image::{ImageEncoder, RgbaImage, codecs::png, imageops, imageops::FilterType};
 
 /// Side of every picture of a data set in pixels.
@@ -48,13 +48,19 @@ impl Picture {
     }
 
     /// The picture with colours not premultiplied, as the rest of the crate has them.
-    pub fn to_straight(&self) -> crate::Image {
+    pub fn to_straight(&self) -> Image {
         let rgba = self.rgba.chunks_exact(4).flat_map(|pixel| {
             let alpha = u16::from(pixel[3]);
             let over = |c: u8| (u16::from(c) * 255 + alpha / 2).checked_div(alpha).unwrap_or(0).min(255) as u8;
             [over(pixel[0]), over(pixel[1]), over(pixel[2]), pixel[3]]
         });
-        crate::Image { width: self.side, height: self.side, rgba: rgba.collect() }
+        Image { width: self.side, height: self.side, rgba: rgba.collect() }
+    }
+
+    /// From a drawing, or any other picture of bytes.
+    pub fn from_image(image: &Image) -> Self {
+        let straight = RgbaImage::from_raw(image.width as u32, image.height as u32, image.rgba.clone());
+        Self::from_straight(&straight.expect("four bytes a pixel"))
     }
 
     fn image(&self) -> RgbaImage {

@@ -284,10 +284,7 @@ pub fn train(dataset: &Dataset, options: &Options, device: &Device) -> Result<f3
 /// # Errors
 /// If there is no checkpoint of this network.
 pub fn load(dir: &Path, device: &Device) -> Result<DualEncoder> {
-    let model = DualEncoder::new(device);
-    let mut optimizer = Optimizer::new(&model, OptimizerConfig::default());
-    session::load(dir, &mut optimizer)?;
-    Ok(optimizer.averaged(&model))
+    session::averaged(dir, &DualEncoder::new(device))
 }
 
 /// Share of the updates whose pictures are all of one pool: to tell a tone from a tone, or a colour from a colour, an

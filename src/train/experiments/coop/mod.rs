@@ -17,7 +17,7 @@ pub mod report;
 pub mod score;
 
 use super::super::{
-    data::{Dataset, mix::Mix, picture::Picture, scene::StyleId},
+    data::{Dataset, mix::Mix, scene::StyleId},
     eval::{dual::DualEncoder, retrieval::Catalogue},
     read_error,
     session::write_atomically,
@@ -31,7 +31,6 @@ use crate::{
     pixels::Upsampler,
     weights::source::Source,
 };
-use image::RgbaImage;
 use pairs::Pair;
 use pollster::block_on;
 use score::{Ceiling, Score, Scorer};
@@ -680,10 +679,4 @@ impl<'a> Bench<'a> {
         results.large_pairs = pairs;
         Ok(())
     }
-}
-
-/// A drawing as the evaluator takes it.
-fn picture(image: &Image) -> Picture {
-    let image = RgbaImage::from_raw(image.width as u32, image.height as u32, image.rgba.clone());
-    Picture::from_straight(&image.expect("four bytes a pixel"))
 }

@@ -8,14 +8,17 @@
 //! | | of a drawing and of its mirror image whichever is nearer, because the evaluator has never seen anything mirrored and a mirrored apple is an apple |
 //! | joint | harmonic mean of adherence and text, pair by pair |
 
-use super::{Bench, Pair, picture};
+use super::{Bench, Pair};
 use crate::{
     Image, Result,
     control::{Lines, Reading, outline},
     pipeline::config::ControlKind,
-    train::eval::{
-        copying::{Look, looks},
-        dual::cosine,
+    train::{
+        data::picture::Picture,
+        eval::{
+            copying::{Look, looks},
+            dual::cosine,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -100,7 +103,7 @@ impl<'a> Scorer<'a> {
                 given.iter().map(|image| Ok(Given::Lines(lines(image)?))).collect::<Result<Vec<_>>>()?
             }
             ControlKind::Variation => {
-                let looks = looks(bench.encoder, &given.iter().map(picture).collect::<Vec<_>>())?;
+                let looks = looks(bench.encoder, &given.iter().map(Picture::from_image).collect::<Vec<_>>())?;
                 let different =
                     looks.iter().enumerate().flat_map(|(at, a)| looks[at + 1..].iter().map(move |b| a.difference(b)));
                 let (sum, count) = different.fold((0.0, 0), |(sum, count), d| (sum + f64::from(d), count + 1));
@@ -128,7 +131,8 @@ impl<'a> Scorer<'a> {
     /// # Errors
     /// Those of the encoder and of the outlines.
     pub fn scores(&self, images: &[Image]) -> Result<Vec<Score>> {
-        let seen = |images: &[Image]| looks(self.bench.encoder, &images.iter().map(picture).collect::<Vec<_>>());
+        let seen =
+            |images: &[Image]| looks(self.bench.encoder, &images.iter().map(Picture::from_image).collect::<Vec<_>>());
         let mirrored = seen(&images.iter().map(mirrored).collect::<Vec<_>>())?;
         let looks = seen(images)?;
         let mut scores = Vec::new();
