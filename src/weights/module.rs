@@ -12,7 +12,7 @@ use burn::{
         quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype},
     },
 };
-use std::{borrow::Cow, collections::BTreeSet, io::Write};
+use std::{borrow::Cow, collections::BTreeMap, io::Write};
 
 /// One tensor as it is stored: bytes of a ggml type, with PyTorch's shape order (outermost axis first).
 #[derive(Debug, Clone)]
@@ -53,15 +53,14 @@ pub trait TensorSource {
 /// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
 /// `prefix` that no parameter asked for.
 pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let mut loader = Loader { source, path: Path::new(prefix), seen: BTreeSet::new(), error: None };
-    let module = module.map(&mut loader);
-    if let Some(error) = loader.error {
-        return Err(error);
+    let mut assembly = Assembly::new(module, source.component(), prefix);
+    assembly.check(&source.names())?;
+    for name in assembly.names() {
+        let stored = source.tensor(&name)?;
+        let missing = || Error::TensorMissing { component: source.component().into(), name: name.clone() };
+        assembly.place(&name, &stored.ok_or_else(missing)?)?;
     }
-    match source.names().into_iter().find(|name| name.starts_with(prefix) && !loader.seen.contains(name)) {
-        Some(name) => Err(Error::TensorUnexpected { component: source.component().into(), name }),
-        None => Ok(module),
-    }
+    Ok(assembly.finish())
 }
 
 /// Every parameter of `module` as `(name, shape, values)`, named and laid out as [`load`] expects them.
@@ -143,38 +142,159 @@ impl Path {
     }
 }
 
-struct Loader<'a> {
-    source: &'a dyn TensorSource,
-    path: Path,
-    seen: BTreeSet<String>,
-    error: Option<Error>,
+/// A network that is given its tensors one after another, in any order.
+pub(super) struct Assembly<M> {
+    module: M,
+    component: String,
+    prefix: String,
+    places: BTreeMap<String, Place>,
+    placed: BTreeMap<String, Placed>,
 }
 
-impl Loader<'_> {
-    fn tensor<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
-        let name = self.path.name();
-        let component = || self.source.component().to_string();
-        let Some(stored) = self.source.tensor(&name)? else {
-            return Err(Error::TensorMissing { component: component(), name });
+/// Where a tensor belongs.
+struct Place {
+    /// Shape in the file.
+    shape: Vec<usize>,
+    /// Whether it is the matrix of a `Linear`.
+    linear: bool,
+    device: Device,
+}
+
+/// A tensor on its device.
+enum Placed {
+    D1(Tensor<1>),
+    D2(Tensor<2>),
+    D3(Tensor<3>),
+    D4(Tensor<4>),
+}
+
+impl<M: Module> Assembly<M> {
+    /// Nothing is placed yet; `component` is for messages.
+    pub fn new(module: M, component: &str, prefix: &str) -> Self {
+        let mut places = Places { path: Path::new(prefix), places: BTreeMap::new() };
+        module.visit(&mut places);
+        let Places { places, .. } = places;
+        Self { module, component: component.into(), prefix: prefix.into(), places, placed: BTreeMap::new() }
+    }
+
+    /// What the network needs.
+    pub fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+
+    /// Whether the network needs a tensor of that name.
+    pub fn wants(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Compares the names of a file with what the network needs.
+    ///
+    /// # Errors
+    /// [`Error::TensorMissing`], [`Error::TensorUnexpected`].
+    pub fn check(&self, names: &[String]) -> Result<()> {
+        let component = || self.component.clone();
+        if let Some(name) = self.places.keys().find(|name| !names.contains(name)) {
+            return Err(Error::TensorMissing { component: component(), name: name.clone() });
+        }
+        match names.iter().find(|name| name.starts_with(&self.prefix) && !self.wants(name)) {
+            Some(name) => Err(Error::TensorUnexpected { component: component(), name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the shape of one tensor.
+    ///
+    /// # Errors
+    /// [`Error::TensorShape`].
+    pub fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        match self.places.get(name) {
+            Some(place) if place.shape != shape => Err(Error::TensorShape {
+                component: self.component.clone(),
+                name: name.into(),
+                expected: place.shape.clone(),
+                found: shape.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings a tensor to its device.
+    ///
+    /// # Errors
+    /// [`Error::TensorShape`], [`Error::Corrupt`].
+    pub fn place(&mut self, name: &str, stored: &StoredTensor<'_>) -> Result<()> {
+        self.check_shape(name, &stored.shape)?;
+        let Some(place) = self.places.get(name) else {
+            return Ok(());
         };
-        let mut expected: Vec<usize> = param.lazy_shape().to_vec();
-        let linear = self.path.is_linear();
-        if linear {
-            expected.reverse();
+        let placed = match stored.shape.len() {
+            1 => Placed::D1(place.tensor(stored)?),
+            2 => Placed::D2(place.tensor(stored)?),
+            3 => Placed::D3(place.tensor(stored)?),
+            4 => Placed::D4(place.tensor(stored)?),
+            axes => return Err(Error::Unsupported(format!("tensor `{name}` of {axes} axes"))),
+        };
+        self.placed.insert(name.into(), placed);
+        Ok(())
+    }
+
+    /// Sends what was placed to its device: what waits for that waits in memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn flush(&self) -> Result<()> {
+        match self.places.values().next() {
+            Some(place) => place.device.flush().map_err(|error| Error::Device(format!("{error:?}"))),
+            None => Ok(()),
         }
-        if stored.shape != expected {
-            return Err(Error::TensorShape { component: component(), name, expected, found: stored.shape });
-        }
-        let device = param.lazy_device();
+    }
+
+    /// The network, all tensors in their places.
+    ///
+    /// # Panics
+    /// If one was not placed.
+    pub fn finish(self) -> M {
+        let mut filler = Filler { path: Path::new(&self.prefix), placed: self.placed };
+        self.module.map(&mut filler)
+    }
+}
+
+impl Place {
+    fn tensor<const D: usize>(&self, stored: &StoredTensor<'_>) -> Result<Tensor<D>> {
+        let shape = &self.shape;
         // Blocks that straddle rows are legal in a file, but not on a GPU.
-        let whole_rows = expected.last().is_some_and(|row| row.is_multiple_of(BLOCK));
-        let data = match linear && whole_rows && stored.dtype == GgmlType::Q8_0 && keeps_quantized(&device) {
-            true => quantized(&stored)?,
-            false => TensorData::new(stored.dtype.dequantize(&stored.bytes, expected.iter().product())?, expected),
+        let whole_rows = shape.last().is_some_and(|row| row.is_multiple_of(BLOCK));
+        let data = match self.linear && whole_rows && stored.dtype == GgmlType::Q8_0 && keeps_quantized(&self.device) {
+            true => quantized(stored)?,
+            false => TensorData::new(stored.dtype.dequantize(&stored.bytes, shape.iter().product())?, shape.clone()),
         };
-        let tensor = Tensor::<D>::from_data(data, &device);
-        self.seen.insert(name);
-        Ok(if linear { tensor.transpose() } else { tensor })
+        let tensor = Tensor::<D>::from_data(data, &self.device);
+        Ok(if self.linear { tensor.transpose() } else { tensor })
+    }
+}
+
+/// Finds out what a network needs.
+struct Places {
+    path: Path,
+    places: BTreeMap<String, Place>,
+}
+
+impl ModuleVisitor for Places {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let linear = self.path.is_linear();
+        let mut shape = param.lazy_shape().to_vec();
+        if linear {
+            shape.reverse();
+        }
+        self.places.insert(self.path.name(), Place { shape, linear, device: param.lazy_device() });
     }
 }
 
@@ -195,7 +315,13 @@ fn quantized(stored: &StoredTensor<'_>) -> Result<TensorData> {
     Ok(TensorData::from_bytes_vec(split_q8_0(&stored.bytes, count)?, stored.shape.clone(), DType::QFloat(scheme)))
 }
 
-impl ModuleMapper for Loader<'_> {
+/// Puts tensors into their places.
+struct Filler {
+    path: Path,
+    placed: BTreeMap<String, Placed>,
+}
+
+impl ModuleMapper for Filler {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -205,19 +331,15 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.error.is_some() {
-            return param;
-        }
-        match self.tensor(&param) {
-            Ok(tensor) => {
-                let id = param.id;
-                param.transform_for_load(tensor, id)
-            }
-            Err(error) => {
-                self.error = Some(error);
-                param
-            }
-        }
+        let name = self.path.name();
+        let id = param.id;
+        let tensor = match self.placed.remove(&name).unwrap_or_else(|| panic!("tensor `{name}` was not placed")) {
+            Placed::D1(tensor) => tensor.into_dispatch(),
+            Placed::D2(tensor) => tensor.into_dispatch(),
+            Placed::D3(tensor) => tensor.into_dispatch(),
+            Placed::D4(tensor) => tensor.into_dispatch(),
+        };
+        param.transform_for_load(Tensor::from_dispatch(tensor), id)
     }
 }
 
