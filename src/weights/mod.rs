@@ -5,6 +5,7 @@
 pub mod gguf;
 pub mod manifest;
 mod module;
+pub mod packed;
 pub mod quant;
 pub mod safetensors;
 pub mod source;

@@ -2,15 +2,13 @@
 
 use super::{
     gguf::{GgufWriter, Metadata, TensorPlan},
-    quant::{BLOCK, GgmlType, split_q8_0},
+    packed::{Blocks, pack},
+    quant::{BLOCK, GgmlType},
 };
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{
-        DType, Device, Tensor, TensorData,
-        quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype},
-    },
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use std::{borrow::Cow, collections::BTreeSet, io::Write};
 
@@ -42,18 +40,19 @@ pub trait TensorSource {
 ///
 /// Paths are diffusers' names: a field path joined by dots, except that burn's `gamma`/`beta` are called `weight`/`bias`
 /// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`, `conv`)
-/// reads `.N`. The variant of an enum is not part of the path.
+/// reads `.N`. The variant of an enum is not part of the path, nor is what [`Packable`](crate::nets::layers::Packable)
+/// is made of.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
-/// On a GPU the `Q8_0` weights of `Linear` layers stay quantized: 36 bytes a block of 32 rather than 128, read as they are
-/// by the matrix multiplication. Everything else, and everything on the CPU backend or on a device that records
-/// gradients, becomes f32.
+/// Weights of [`Packable`](crate::nets::layers::Packable) layers that are stored in blocks stay [packed](super::packed).
+/// Everything else, and everything on a device that records gradients, becomes f32.
 ///
 /// # Errors
 /// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
-/// `prefix` that no parameter asked for.
+/// `prefix` that no parameter asked for; [`Error::Unsupported`] if a packed weight is larger than what every GPU reads at
+/// once, 128 MiB.
 pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let mut loader = Loader { source, path: Path::new(prefix), seen: BTreeSet::new(), error: None };
+    let mut loader = Loader { source, path: Path::new(prefix), packed: None, seen: BTreeSet::new(), error: None };
     let module = module.map(&mut loader);
     if let Some(error) = loader.error {
         return Err(error);
@@ -66,7 +65,7 @@ pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Re
 
 /// Every parameter of `module` as `(name, shape, values)`, named and laid out as [`load`] expects them.
 pub fn save<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut saver = Saver { path: Path::new(prefix), tensors: Vec::new() };
+    let mut saver = Saver { path: Path::new(prefix), packed: None, tensors: Vec::new() };
     module.visit(&mut saver);
     saver.tensors
 }
@@ -93,6 +92,9 @@ pub fn write_module<M: Module, W: Write>(
     writer.finish()
 }
 
+/// What module walks call a layer whose weight may be packed.
+const PACKABLE: &str = "Struct:Packable";
+
 /// Where in the module tree a walk stands.
 struct Path {
     prefix: String,
@@ -117,11 +119,14 @@ impl Path {
 
     /// The tensor name PyTorch would give this parameter.
     fn name(&self) -> String {
-        let parts: Vec<String> = self
-            .names
+        format!("{}{}", self.prefix, self.parts().join("."))
+    }
+
+    fn parts(&self) -> Vec<String> {
+        self.names
             .iter()
             .zip(&self.containers)
-            .filter(|(_, container)| !container.starts_with("Enum:"))
+            .filter(|(_, container)| !container.starts_with("Enum:") && *container != PACKABLE)
             .map(|(name, _)| match name.as_str() {
                 "gamma" => "weight".into(),
                 "beta" => "bias".into(),
@@ -132,8 +137,7 @@ impl Path {
                     _ => other.into(),
                 },
             })
-            .collect();
-        format!("{}{}", self.prefix, parts.join("."))
+            .collect()
     }
 
     /// Whether the parameter is the matrix of a `Linear`, which burn keeps as `[in, out]`.
@@ -141,17 +145,27 @@ impl Path {
         self.names.last().is_some_and(|name| name == "weight")
             && self.containers.last().is_some_and(|container| container.ends_with("Linear"))
     }
+
+    /// The tensor name of the weight beside whose packed form the walk stands.
+    fn packed_name(&self) -> Option<String> {
+        let packable = self.containers.last().is_some_and(|container| container == PACKABLE);
+        let parts = || self.parts().into_iter().chain(["weight".into()]).collect::<Vec<_>>();
+        packable.then(|| format!("{}{}", self.prefix, parts().join(".")))
+    }
 }
 
 struct Loader<'a> {
     source: &'a dyn TensorSource,
     path: Path,
+    /// The weight that was just taken in packed form; the layer's own comes next.
+    packed: Option<String>,
     seen: BTreeSet<String>,
     error: Option<Error>,
 }
 
 impl Loader<'_> {
-    fn tensor<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+    /// What to load into `param`; nothing if it was loaded in packed form.
+    fn tensor<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<Option<Tensor<D>>> {
         let name = self.path.name();
         let component = || self.source.component().to_string();
         let Some(stored) = self.source.tensor(&name)? else {
@@ -165,34 +179,44 @@ impl Loader<'_> {
         if stored.shape != expected {
             return Err(Error::TensorShape { component: component(), name, expected, found: stored.shape });
         }
-        let device = param.lazy_device();
-        // Blocks that straddle rows are legal in a file, but not on a GPU.
-        let whole_rows = expected.last().is_some_and(|row| row.is_multiple_of(BLOCK));
-        let data = match linear && whole_rows && stored.dtype == GgmlType::Q8_0 && keeps_quantized(&device) {
-            true => quantized(&stored)?,
-            false => TensorData::new(stored.dtype.dequantize(&stored.bytes, expected.iter().product())?, expected),
-        };
-        let tensor = Tensor::<D>::from_data(data, &device);
+        let packed = self.packed.take().is_some_and(|packed| packed == name);
         self.seen.insert(name);
-        Ok(if linear { tensor.transpose() } else { tensor })
+        if packed {
+            return Ok(None);
+        }
+        let values = stored.dtype.dequantize(&stored.bytes, expected.iter().product())?;
+        let tensor = Tensor::<D>::from_data(TensorData::new(values, expected), &param.lazy_device());
+        Ok(Some(if linear { tensor.transpose() } else { tensor }))
+    }
+
+    /// The packed form of a weight, empty if it is stored in another type or needed in f32.
+    fn packed(&mut self, name: String, device: &Device) -> Result<TensorData> {
+        let words = match self.source.tensor(&name)? {
+            Some(stored) => packed(&name, &stored, device)?,
+            None => None,
+        };
+        self.packed = words.is_some().then_some(name);
+        let words = words.unwrap_or_default();
+        let shape = [words.len()];
+        Ok(TensorData::new(words, shape))
     }
 }
 
-/// Whether `device` multiplies by quantized matrices: a GPU, unless it records gradients.
-fn keeps_quantized(device: &Device) -> bool {
-    !device.is_autodiff() && *device != Device::flex()
-}
+/// Bytes that a shader can read through one binding on any GPU.
+const LARGEST_BINDING: usize = 128 << 20;
 
-/// A `Q8_0` matrix as burn keeps it, the numbers first and then the scales in f32.
-///
-/// Its blocks run along the last axis, `in`; transposing it afterwards only relabels the axes.
-fn quantized(stored: &StoredTensor<'_>) -> Result<TensorData> {
-    let scheme = QuantScheme::default()
-        .with_value(QuantValue::Q8S)
-        .with_store(QuantStore::PackedU32(0))
-        .per_block([BLOCK as u8], ScaleDtype::F32);
-    let count = stored.shape.iter().product();
-    Ok(TensorData::from_bytes_vec(split_q8_0(&stored.bytes, count)?, stored.shape.clone(), DType::QFloat(scheme)))
+/// The words of a weight that stays packed on `device`.
+fn packed(name: &str, stored: &StoredTensor<'_>, device: &Device) -> Result<Option<Vec<u32>>> {
+    // Blocks that straddle rows are legal in a file, but no row of theirs could be read alone.
+    let whole_rows = stored.shape.iter().skip(1).product::<usize>().is_multiple_of(BLOCK);
+    if device.is_autodiff() || !stored.dtype.is_quantized() || !whole_rows {
+        return Ok(None);
+    }
+    if *device != Device::flex() && stored.bytes.len() > LARGEST_BINDING {
+        let bytes = stored.bytes.len();
+        return Err(Error::Unsupported(format!("`{name}` of {bytes} bytes, a GPU reads {LARGEST_BINDING} at once")));
+    }
+    pack(stored.dtype, &stored.bytes).map(Some)
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -209,9 +233,29 @@ impl ModuleMapper for Loader<'_> {
             return param;
         }
         match self.tensor(&param) {
-            Ok(tensor) => {
+            Ok(Some(tensor)) => {
                 let id = param.id;
                 param.transform_for_load(tensor, id)
+            }
+            Ok(None) => param,
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let (Some(name), None) = (self.path.packed_name(), &self.error) else {
+            return param;
+        };
+        let device = param.lazy_device();
+        match self.packed(name, &device) {
+            // Most have no packed form, neither before nor now: nothing to allocate.
+            Ok(words) if words.num_elements() + param.lazy_shape().num_elements() == 0 => param,
+            Ok(words) => {
+                let id = param.id;
+                param.transform_for_load(Tensor::from_data(words, (&device, DType::U32)), id)
             }
             Err(error) => {
                 self.error = Some(error);
@@ -223,6 +267,8 @@ impl ModuleMapper for Loader<'_> {
 
 struct Saver {
     path: Path,
+    /// The packed form of the weight that comes next, if it has one.
+    packed: Option<Vec<u32>>,
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
@@ -235,12 +281,30 @@ impl ModuleVisitor for Saver {
         self.path.exit();
     }
 
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if self.path.packed_name().is_some() && param.lazy_shape().num_elements() > 0 {
+            self.packed = Some(param.val().into_data().try_to_vec().expect("packed weights are words"));
+        }
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let value = if let DType::QFloat(_) = value.dtype() { value.dequantize() } else { value };
-        let value = if self.path.is_linear() { value.transpose() } else { value };
-        let shape = value.dims().to_vec();
-        let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
+        let (shape, values) = match self.packed.take() {
+            Some(words) => {
+                let mut shape = param.lazy_shape().to_vec();
+                if self.path.is_linear() {
+                    shape.reverse();
+                }
+                let mut values = vec![0.0; shape.iter().product()];
+                let blocks = Blocks::new(&words, values.len()).expect("as many words as the shape needs");
+                blocks.read(0, &mut values);
+                (shape, values)
+            }
+            None => {
+                let value = if self.path.is_linear() { param.val().transpose() } else { param.val() };
+                let values = value.to_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
+                (value.dims().to_vec(), values)
+            }
+        };
         self.tensors.push((self.path.name(), shape, values));
     }
 }
