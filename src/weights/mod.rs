@@ -9,6 +9,7 @@ pub mod gguf;
 pub mod http;
 pub mod manifest;
 mod module;
+pub mod packed;
 pub mod quant;
 pub mod safetensors;
 pub mod source;

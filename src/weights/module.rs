@@ -2,15 +2,13 @@
 
 use super::{
     gguf::{GgufWriter, Metadata, TensorPlan},
-    quant::{BLOCK, GgmlType, split_q8_0},
+    packed::{Blocks, pack},
+    quant::{BLOCK, GgmlType},
 };
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{
-        DType, Device, Tensor, TensorData,
-        quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype},
-    },
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use std::{borrow::Cow, collections::BTreeMap, io::Write};
 
@@ -42,16 +40,17 @@ pub trait TensorSource {
 ///
 /// Paths are diffusers' names: a field path joined by dots, except that burn's `gamma`/`beta` are called `weight`/`bias`
 /// and that a field ending in `_N` under the few containers where PyTorch numbers its children (`to_out`, `net`, `conv`)
-/// reads `.N`. The variant of an enum is not part of the path.
+/// reads `.N`. The variant of an enum is not part of the path, nor is what [`Packable`](crate::nets::layers::Packable)
+/// is made of.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
-/// On a GPU the `Q8_0` weights of `Linear` layers stay quantized: 36 bytes a block of 32 rather than 128, read as they are
-/// by the matrix multiplication. Everything else, and everything on the CPU backend or on a device that records
-/// gradients, becomes f32.
+/// Weights of [`Packable`](crate::nets::layers::Packable) layers that are stored in blocks stay [packed](super::packed).
+/// Everything else, and everything on a device that records gradients, becomes f32.
 ///
 /// # Errors
 /// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
-/// `prefix` that no parameter asked for.
+/// `prefix` that no parameter asked for; [`Error::Unsupported`] if a packed weight is larger than what every GPU reads at
+/// once, 128 MiB.
 pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
     let mut assembly = Assembly::new(module, source.component(), prefix);
     assembly.check(&source.names())?;
@@ -65,7 +64,7 @@ pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Re
 
 /// Every parameter of `module` as `(name, shape, values)`, named and laid out as [`load`] expects them.
 pub fn save<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut saver = Saver { path: Path::new(prefix), tensors: Vec::new() };
+    let mut saver = Saver { path: Path::new(prefix), packed: None, tensors: Vec::new() };
     module.visit(&mut saver);
     saver.tensors
 }
@@ -92,6 +91,9 @@ pub fn write_module<M: Module, W: Write>(
     writer.finish()
 }
 
+/// What module walks call a layer whose weight may be packed.
+const PACKABLE: &str = "Struct:Packable";
+
 /// Where in the module tree a walk stands.
 struct Path {
     prefix: String,
@@ -116,11 +118,14 @@ impl Path {
 
     /// The tensor name PyTorch would give this parameter.
     fn name(&self) -> String {
-        let parts: Vec<String> = self
-            .names
+        format!("{}{}", self.prefix, self.parts().join("."))
+    }
+
+    fn parts(&self) -> Vec<String> {
+        self.names
             .iter()
             .zip(&self.containers)
-            .filter(|(_, container)| !container.starts_with("Enum:"))
+            .filter(|(_, container)| !container.starts_with("Enum:") && *container != PACKABLE)
             .map(|(name, _)| match name.as_str() {
                 "gamma" => "weight".into(),
                 "beta" => "bias".into(),
@@ -131,14 +136,20 @@ impl Path {
                     _ => other.into(),
                 },
             })
-            .collect();
-        format!("{}{}", self.prefix, parts.join("."))
+            .collect()
     }
 
     /// Whether the parameter is the matrix of a `Linear`, which burn keeps as `[in, out]`.
     fn is_linear(&self) -> bool {
         self.names.last().is_some_and(|name| name == "weight")
             && self.containers.last().is_some_and(|container| container.ends_with("Linear"))
+    }
+
+    /// The tensor name of the weight beside whose packed form the walk stands.
+    fn packed_name(&self) -> Option<String> {
+        let packable = self.containers.last().is_some_and(|container| container == PACKABLE);
+        let parts = || self.parts().into_iter().chain(["weight".into()]).collect::<Vec<_>>();
+        packable.then(|| format!("{}{}", self.prefix, parts().join(".")))
     }
 }
 
@@ -157,6 +168,8 @@ struct Place {
     shape: Vec<usize>,
     /// Whether it is the matrix of a `Linear`.
     linear: bool,
+    /// Whether it may stay in blocks.
+    packable: bool,
     device: Device,
 }
 
@@ -166,12 +179,13 @@ enum Placed {
     D2(Tensor<2>),
     D3(Tensor<3>),
     D4(Tensor<4>),
+    Packed(Tensor<1, Int>),
 }
 
 impl<M: Module> Assembly<M> {
     /// Nothing is placed yet; `component` is for messages.
     pub fn new(module: M, component: &str, prefix: &str) -> Self {
-        let mut places = Places { path: Path::new(prefix), places: BTreeMap::new() };
+        let mut places = Places { path: Path::new(prefix), packable: None, places: BTreeMap::new() };
         module.visit(&mut places);
         let Places { places, .. } = places;
         Self { module, component: component.into(), prefix: prefix.into(), places, placed: BTreeMap::new() }
@@ -221,13 +235,18 @@ impl<M: Module> Assembly<M> {
     /// Brings a tensor to its device.
     ///
     /// # Errors
-    /// [`Error::TensorShape`], [`Error::Corrupt`].
+    /// [`Error::TensorShape`], [`Error::Corrupt`]; [`Error::Unsupported`] as for [`load`].
     pub fn place(&mut self, name: &str, stored: &StoredTensor<'_>) -> Result<()> {
         self.check_shape(name, &stored.shape)?;
         let Some(place) = self.places.get(name) else {
             return Ok(());
         };
+        let words = if place.packable { packed(name, stored, &place.device)? } else { None };
         let placed = match stored.shape.len() {
+            _ if let Some(words) = words => {
+                let shape = [words.len()];
+                Placed::Packed(Tensor::from_data(TensorData::new(words, shape), (&place.device, DType::U32)))
+            }
             1 => Placed::D1(place.tensor(stored)?),
             2 => Placed::D2(place.tensor(stored)?),
             3 => Placed::D3(place.tensor(stored)?),
@@ -260,15 +279,10 @@ impl<M: Module> Assembly<M> {
 }
 
 impl Place {
+    /// The tensor in f32.
     fn tensor<const D: usize>(&self, stored: &StoredTensor<'_>) -> Result<Tensor<D>> {
-        let shape = &self.shape;
-        // Blocks that straddle rows are legal in a file, but not on a GPU.
-        let whole_rows = shape.last().is_some_and(|row| row.is_multiple_of(BLOCK));
-        let data = match self.linear && whole_rows && stored.dtype == GgmlType::Q8_0 && keeps_quantized(&self.device) {
-            true => quantized(stored)?,
-            false => TensorData::new(stored.dtype.dequantize(&stored.bytes, shape.iter().product())?, shape.clone()),
-        };
-        let tensor = Tensor::<D>::from_data(data, &self.device);
+        let values = stored.dtype.dequantize(&stored.bytes, self.shape.iter().product())?;
+        let tensor = Tensor::<D>::from_data(TensorData::new(values, self.shape.clone()), &self.device);
         Ok(if self.linear { tensor.transpose() } else { tensor })
     }
 }
@@ -276,6 +290,8 @@ impl Place {
 /// Finds out what a network needs.
 struct Places {
     path: Path,
+    /// The weight beside whose packed form the walk stood last.
+    packable: Option<String>,
     places: BTreeMap<String, Place>,
 }
 
@@ -294,25 +310,33 @@ impl ModuleVisitor for Places {
         if linear {
             shape.reverse();
         }
-        self.places.insert(self.path.name(), Place { shape, linear, device: param.lazy_device() });
+        let name = self.path.name();
+        let packable = self.packable.take_if(|packable| *packable == name).is_some();
+        self.places.insert(name, Place { shape, linear, packable, device: param.lazy_device() });
+    }
+
+    fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
+        if let Some(name) = self.path.packed_name() {
+            self.packable = Some(name);
+        }
     }
 }
 
-/// Whether `device` multiplies by quantized matrices: a GPU, unless it records gradients.
-fn keeps_quantized(device: &Device) -> bool {
-    !device.is_autodiff() && *device != Device::flex()
-}
+/// Bytes that a shader can read through one binding on any GPU.
+const LARGEST_BINDING: usize = 128 << 20;
 
-/// A `Q8_0` matrix as burn keeps it, the numbers first and then the scales in f32.
-///
-/// Its blocks run along the last axis, `in`; transposing it afterwards only relabels the axes.
-fn quantized(stored: &StoredTensor<'_>) -> Result<TensorData> {
-    let scheme = QuantScheme::default()
-        .with_value(QuantValue::Q8S)
-        .with_store(QuantStore::PackedU32(0))
-        .per_block([BLOCK as u8], ScaleDtype::F32);
-    let count = stored.shape.iter().product();
-    Ok(TensorData::from_bytes_vec(split_q8_0(&stored.bytes, count)?, stored.shape.clone(), DType::QFloat(scheme)))
+/// The words of a weight that stays packed on `device`.
+fn packed(name: &str, stored: &StoredTensor<'_>, device: &Device) -> Result<Option<Vec<u32>>> {
+    // Blocks that straddle rows are legal in a file, but no row of theirs could be read alone.
+    let whole_rows = stored.shape.iter().skip(1).product::<usize>().is_multiple_of(BLOCK);
+    if device.is_autodiff() || !stored.dtype.is_quantized() || !whole_rows {
+        return Ok(None);
+    }
+    if *device != Device::flex() && stored.bytes.len() > LARGEST_BINDING {
+        let bytes = stored.bytes.len();
+        return Err(Error::Unsupported(format!("`{name}` of {bytes} bytes, a GPU reads {LARGEST_BINDING} at once")));
+    }
+    pack(stored.dtype, &stored.bytes).map(Some)
 }
 
 /// Puts tensors into their places.
@@ -338,13 +362,35 @@ impl ModuleMapper for Filler {
             Placed::D2(tensor) => tensor.into_dispatch(),
             Placed::D3(tensor) => tensor.into_dispatch(),
             Placed::D4(tensor) => tensor.into_dispatch(),
+            // It is in its place beside, and this one is not asked for.
+            Placed::Packed(_) => return param,
         };
         param.transform_for_load(Tensor::from_dispatch(tensor), id)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let Some(name) = self.path.packed_name() else {
+            return param;
+        };
+        let (id, device) = (param.id, param.lazy_device());
+        match self.placed.get(&name) {
+            Some(Placed::Packed(words)) => {
+                param.transform_for_load(Tensor::from_dispatch(words.clone().into_dispatch()), id)
+            }
+            // Most have no packed form, neither before nor now: nothing to allocate.
+            _ if param.lazy_shape().num_elements() == 0 => param,
+            _ => param.transform_for_load(
+                Tensor::from_data(TensorData::new(Vec::<u32>::new(), [0]), (&device, DType::U32)),
+                id,
+            ),
+        }
     }
 }
 
 struct Saver {
     path: Path,
+    /// The packed form of the weight that comes next, if it has one.
+    packed: Option<Vec<u32>>,
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
@@ -357,12 +403,30 @@ impl ModuleVisitor for Saver {
         self.path.exit();
     }
 
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if self.path.packed_name().is_some() && param.lazy_shape().num_elements() > 0 {
+            self.packed = Some(param.val().into_data().try_to_vec().expect("packed weights are words"));
+        }
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let value = if let DType::QFloat(_) = value.dtype() { value.dequantize() } else { value };
-        let value = if self.path.is_linear() { value.transpose() } else { value };
-        let shape = value.dims().to_vec();
-        let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
+        let (shape, values) = match self.packed.take() {
+            Some(words) => {
+                let mut shape = param.lazy_shape().to_vec();
+                if self.path.is_linear() {
+                    shape.reverse();
+                }
+                let mut values = vec![0.0; shape.iter().product()];
+                let blocks = Blocks::new(&words, values.len()).expect("as many words as the shape needs");
+                blocks.read(0, &mut values);
+                (shape, values)
+            }
+            None => {
+                let value = if self.path.is_linear() { param.val().transpose() } else { param.val() };
+                let values = value.to_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
+                (value.dims().to_vec(), values)
+            }
+        };
         self.tensors.push((self.path.name(), shape, values));
     }
 }
