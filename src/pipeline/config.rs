@@ -7,7 +7,6 @@ use crate::{
     diffusion::schedule::{Prediction, ScheduleConfig},
     weights::manifest::plain_name,
 };
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -254,26 +253,6 @@ impl PixelRange {
         match self {
             Self::Symmetric => 3,
             Self::InkAndCover => 4,
-        }
-    }
-
-    /// Decoded values as ink and cover ([`crate::pixels`]): a model without transparency paints an opaque picture.
-    pub fn to_ink(self, decoded: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::InkAndCover => decoded,
-            Self::Symmetric => {
-                let [batch, _, height, width] = decoded.dims();
-                let cover = Tensor::full([batch, 1, height, width], 2.0, &decoded.device());
-                Tensor::cat(vec![-decoded + 1.0, cover], 1)
-            }
-        }
-    }
-
-    /// What [`PixelRange::to_ink`] was given; a picture with transparency is put on white where the model knows none.
-    pub fn from_ink(self, pixels: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::InkAndCover => pixels,
-            Self::Symmetric => -pixels.narrow(1, 0, 3) + 1.0,
         }
     }
 }

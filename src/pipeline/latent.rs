@@ -183,6 +183,28 @@ impl Space for LatentSpace {
     }
 }
 
+impl PixelRange {
+    /// Decoded values as ink and cover ([`crate::pixels`]): a model without transparency paints an opaque picture.
+    pub fn to_ink(self, decoded: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::InkAndCover => decoded,
+            Self::Symmetric => {
+                let [batch, _, height, width] = decoded.dims();
+                let cover = Tensor::full([batch, 1, height, width], 2.0, &decoded.device());
+                Tensor::cat(vec![-decoded + 1.0, cover], 1)
+            }
+        }
+    }
+
+    /// What [`PixelRange::to_ink`] was given; a picture with transparency is put on white where the model knows none.
+    pub fn from_ink(self, pixels: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::InkAndCover => pixels,
+            Self::Symmetric => -pixels.narrow(1, 0, 3) + 1.0,
+        }
+    }
+}
+
 /// Where tiles of `tile` cells lie along an axis of `length`, each sharing at least `overlap` cells with the one before.
 fn tiles(length: usize, tile: usize, overlap: usize) -> Vec<Range<usize>> {
     if length <= tile {

@@ -29,14 +29,15 @@ export async function start() {
   ]) {
     execFileSync(NATIVE, ["convert", golden("pipeline_sd"), "-o", join(work, name), "--quantize", "f32", ...more]);
   }
-  const { close, ...server } = await serve(join(ROOT, "www"), work);
-  return {
-    ...server,
+  const server = await serve(join(ROOT, "www"), work);
+  const { close } = server;
+  // The same object: tests set its `fault`.
+  return Object.assign(server, {
     close() {
       close();
       rmSync(work, { recursive: true });
     },
-  };
+  });
 }
 
 /** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */

@@ -158,7 +158,7 @@ describe("an outline", () => {
       const { card, cards } = await panel(page);
       await seedAndSteps(page);
       const alone = await drawn(page, "cat");
-      server.asked.length = 0;
+      server.requests.length = 0;
       await page.getByRole("button", { name: "Sketch it" }).click();
       await stroke(page, SQUARE);
       await stroke(page, [[0.1, 0.1], [0.9, 0.9]]);
@@ -167,9 +167,9 @@ describe("an outline", () => {
       const seen = card("outline").getByRole("img", { name: "What the model sees" });
       await page.waitForFunction(() => document.querySelector(".seen")?.width === 16);
       assert.ok((await dark(seen)) > 0, "lines are seen");
-      assert.ok(!server.asked.some((path) => path.endsWith(".gguf")), "no weights were needed to show them");
+      assert.ok(!server.requests.some(({ path }) => path.endsWith(".gguf")), "no weights were needed to show them");
       const steered = await drawn(page, "cat");
-      assert.ok(server.asked.includes("/sound/sketch/controlnet.gguf"));
+      assert.ok(server.requests.some(({ path }) => path === "/sound/sketch/controlnet.gguf"));
       assert.ok(meanDifference(steered.rgba, alone.rgba) > 0.5, "the outline changes the picture");
       assert.match(steered.png, /"controls":\[\{"kind":"outline","strength":0.5,"until":0.5/);
       await card("outline").getByRole("slider", { name: "Strength Outline" }).fill("0");

@@ -1,9 +1,10 @@
 /** A web server for the tests: the page, and model folders in several states of health. */
 
-import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+import { gzipSync } from "node:zlib";
 
 const TYPES = {
   ".html": "text/html",
@@ -13,37 +14,132 @@ const TYPES = {
   ".svg": "image/svg+xml",
   ".wasm": "application/wasm",
 };
+/** What `/slow/` sends in a second, in Mbit. */
+const SLOW = 6.5;
 
-/** Sends a file in small pieces with pauses, so that a download can be watched. */
-async function trickle(bytes, response) {
-  for (let at = 0; at < bytes.length && !response.destroyed; at += 16384) {
-    response.write(bytes.subarray(at, at + 16384));
-    await new Promise((resolve) => setTimeout(resolve, 20));
+/**
+ * What goes wrong with one answer; everything may be left out, and be combined.
+ * @typedef {object} Fault
+ * @property {number} [status] Answers this, with an empty body.
+ * @property {Record<string, string>} [headers] More headers, or others: `retry-after`, `location`, `content-range`, `etag`.
+ * @property {boolean} [ignoreRange] Answers 200 and the whole file.
+ * @property {boolean} [gzip] Compresses the body, and says so.
+ * @property {number} [flip] Flips the lowest bit of the byte at this offset of the file.
+ * @property {number} [part] Answers only so many bytes of the range, and says so.
+ * @property {number} [extra] The body is that many bytes longer than `content-length` says.
+ * @property {number} [cut] Ends the connection after that many bytes of the body.
+ * @property {number} [stall] Falls silent after that many bytes of the body, until the client hangs up.
+ */
+
+/** The bytes `[start, end)` that a `Range` header names in a file of `size` bytes; none if it is not one range. */
+function parse(range, size) {
+  const [, start, end] = /^bytes=(\d*)-(\d*)$/.exec(range ?? "") ?? [];
+  if (start === undefined || start + end === "") return undefined;
+  return start === "" ? [Math.max(0, size - Number(end)), size] : [Number(start), end === "" ? size : Math.min(size, Number(end) + 1)];
+}
+
+/** A line of so many Mbit/s that all connections share: sends pieces when their time has come. */
+class Line {
+  #free = 0;
+
+  constructor(rate) {
+    this.bytesPerMs = rate * 125;
   }
-  response.end();
+
+  /** Waits until `bytes` have passed the line. */
+  async pass(bytes) {
+    this.#free = Math.max(this.#free, performance.now()) + bytes / this.bytesPerMs;
+    const pause = this.#free - performance.now();
+    if (pause > 1) await wait(pause);
+  }
+}
+
+/** Sends `body` with pauses as `line` says, and only as fast as the client takes it. */
+async function send(response, body, line, request) {
+  const step = line ? Math.ceil(line.bytesPerMs * 20) : 1 << 20;
+  for (let at = 0; at < body.length && !response.destroyed; at += step) {
+    const piece = body.subarray(at, at + step);
+    await line?.pass(piece.length);
+    request.sent += piece.length;
+    if (!response.write(piece)) {
+      await new Promise((resolve) => response.once("drain", resolve).once("close", resolve));
+    }
+  }
 }
 
 /**
- * Serves the page in `www`, and the folders in `models` three times: below `/sound/` as they are, below `/broken/` with one
- * bit flipped in every weight file, below `/slow/` slowly. Everything else is not found. `asked` lists the paths asked for.
+ * Serves the page in `www`, and the folders in `models` below `/sound/` as they are, below `/broken/` with one bit flipped in
+ * every weight file, below `/slow/` slowly, below `/20mbit/` at 20 Mbit/s (any number will do; all connections share it).
+ * Everything else is not found.
+ *
+ * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
+ * `requests` lists what was asked for, as `{ path, range, headers, status, sent }`: `range` is `[start, end)`, `sent` the bytes
+ * of the body that went out. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
+ * headers do.
  */
 export async function serve(www, models) {
-  const asked = [];
-  const server = createServer(async (request, response) => {
+  const lines = new Map();
+  const line = (rate) => lines.get(rate) ?? lines.set(rate, new Line(rate)).get(rate);
+
+  async function answer(request, response) {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
-    asked.push(path);
-    const [prefix, kind] = /^\/(sound|broken|slow)(?=\/)/.exec(path) ?? [];
+    const [prefix, kind, rate] = /^\/(sound|broken|slow|(\d+)mbit)(?=\/)/.exec(path) ?? [];
     const file = kind ? join(models, path.slice(prefix.length)) : join(www, path.endsWith("/") ? `${path}index.html` : path);
     const found = await stat(file).catch(() => undefined);
-    if (!found?.isFile()) return response.writeHead(404).end();
+    const size = found?.isFile() ? found.size : 0;
+    const { headers } = request;
+    const asked = { path, range: parse(headers.range, size), headers, status: 0, sent: 0 };
+    /** @type {Fault} */
+    const fault = tests.fault?.(asked) ?? {};
+    tests.requests.push(asked);
+
+    const reply = (status, headers = {}) => {
+      asked.status = status;
+      return response.writeHead(status, { ...headers, ...fault.headers });
+    };
+    if (fault.status) return reply(fault.status).end();
+    if (!found?.isFile()) return reply(404).end();
+    const etag = `"${size}-${found.mtimeMs}"`;
     const type = TYPES[extname(file)] ?? "application/octet-stream";
-    response.writeHead(200, { "content-type": type, "content-length": found.size, "cache-control": "no-cache" });
-    if (kind === "slow") return trickle(await readFile(file), response);
-    if (kind !== "broken" || file.endsWith(".json")) return createReadStream(file).pipe(response);
-    const bytes = await readFile(file);
-    bytes[bytes.length - 7] ^= 4;
-    response.end(bytes);
-  });
+    const common = { "content-type": type, "cache-control": "no-cache", "accept-ranges": "bytes", etag };
+    if (headers["if-none-match"] === etag) return reply(304, common).end();
+
+    let body = await readFile(file);
+    if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
+    if (fault.flip < size) body[fault.flip] ^= 1;
+    const whole = !asked.range || fault.ignoreRange || (headers["if-range"] ?? etag) !== etag;
+    if (!whole) {
+      const [start] = asked.range;
+      const end = Math.min(asked.range[1], start + (fault.part ?? size));
+      if (start >= end) return reply(416, { ...common, "content-range": `bytes */${size}` }).end();
+      body = body.subarray(start, end);
+      common["content-range"] = `bytes ${start}-${end - 1}/${size}`;
+    }
+    if (fault.gzip) {
+      body = gzipSync(body);
+      common["content-encoding"] = "gzip";
+    }
+    reply(whole ? 200 : 206, { ...common, "content-length": body.length });
+    if (fault.extra) body = Buffer.concat([body, Buffer.alloc(fault.extra)]);
+    await send(response, body.subarray(0, fault.cut ?? fault.stall), kind === "slow" ? line(SLOW) : rate && line(Number(rate)), asked);
+    if (fault.stall !== undefined) return;
+    if (fault.cut !== undefined || fault.extra) return void setImmediate(() => response.socket?.destroySoon());
+    response.end();
+  }
+
+  const server = createServer((request, response) => void answer(request, response));
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { asked, url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
+  const { port } = server.address();
+  const tests = {
+    url: `http://127.0.0.1:${port}`,
+    elsewhere: `http://localhost:${port}`,
+    requests: [],
+    /** @type {((request: any) => Fault | undefined) | undefined} */
+    fault: undefined,
+    close() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+  return tests;
 }
