@@ -1,5 +1,8 @@
 //! Weights on their way: from files and servers, through the store, into networks.
 
+#[path = "common/server.rs"]
+mod server;
+
 use burn::{
     module::Module,
     nn::{Linear, LinearConfig},
@@ -11,7 +14,7 @@ use pangu_draw::{
     weights::{
         Arrival, Depot, LoadProgress,
         gguf::{self, Metadata, Value},
-        http::{Answer, Body, Broken, Get, Http, Patience, Transport},
+        http::{Answer, Body, Broken, Get, Http, Native, Patience, Transport},
         manifest::{self, Component, Manifest, Title},
         quant::GgmlType,
         save,
@@ -594,6 +597,71 @@ fn stocking_fetches_without_loading() {
     load_all(&depot).unwrap();
     let rest: u64 = manifest.components.iter().map(|component| component.bytes).sum();
     assert_eq!(server.0.sent.get(), rest + manifest_bytes(&server));
+}
+
+/// The same over sockets, by the command line's client.
+#[test]
+fn loads_survive_a_real_server() {
+    use server::Fault as Wrong;
+    let (manifest, files) = model(1);
+    let expected = load_all(&Depot::new(Rc::new(MemorySource(files.clone())), None)).unwrap();
+    let patience = Patience {
+        stall: Duration::from_millis(300),
+        first_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(2),
+        ..Patience::default()
+    };
+    let server = server::Server::start(files.clone());
+    let load = |faults: Vec<Wrong>, store: Option<Rc<dyn Store>>| {
+        let mut faults = VecDeque::from(faults);
+        server.forget();
+        server.misbehave(move |request| match request.path.ends_with(".json") {
+            true => vec![Wrong::Fine],
+            false => faults.pop_front().into_iter().collect(),
+        });
+        load_all(&Depot::new(Rc::new(Http::new(&server.url(), Native::default(), patience)), store))
+    };
+    let chunks: usize = manifest.components.iter().map(|component| component.sha256.len()).sum();
+    let weights = || server.requests().iter().filter(|request| !request.path.ends_with(".json")).count();
+    for (fault, more) in [
+        (Wrong::Fine, 0),
+        (Wrong::Cut(0), 1),
+        (Wrong::Cut(700), 1),
+        (Wrong::Stall(100, Duration::from_secs(1)), 1),
+        (Wrong::Silence(Duration::from_secs(1)), 1),
+        (Wrong::Status(503), 1),
+        (Wrong::RetryAfter(429, 0), 1),
+        (Wrong::Part(300), 1),
+        (Wrong::Short(100), 0),
+        (Wrong::Long(100), 0),
+        (Wrong::Flip(1500), 1),
+        (Wrong::Redirect(format!("{}/first.gguf", server.url())), 1),
+    ] {
+        let what = format!("{fault:?}");
+        assert_eq!(load(vec![Wrong::Fine, fault], None).expect(&what), expected, "{what}");
+        assert_eq!(weights(), chunks + more, "{what}");
+    }
+    for (fault, code) in [
+        (Wrong::Status(403), "refused"),
+        (Wrong::Status(404), "refused"),
+        (Wrong::Status(416), "read"),
+        (Wrong::Gzip, "read"),
+        (Wrong::ContentRange("bytes 7-9/10".into()), "read"),
+    ] {
+        let what = format!("{fault:?}");
+        let error = load(vec![Wrong::Fine, fault], None).expect_err(&what);
+        assert_eq!(error.code(), code, "{what}: {error}");
+        assert!(error.to_string().contains("chunk 1"), "{error}");
+    }
+    // What ignores ranges sends each file once.
+    assert_eq!(load(vec![Wrong::IgnoreRange; chunks], None).unwrap(), expected);
+    assert_eq!(weights(), 2);
+    // A store fetches nothing twice.
+    let store = Rc::new(MemoryStore::default());
+    for requests in [chunks, 0] {
+        assert_eq!(load(vec![], Some(store.clone())).unwrap(), expected);
+        assert_eq!(weights(), requests);
+    }
 }
 
 #[test]

@@ -122,6 +122,8 @@ struct Open {
     position: u64,
     /// Where the response ends, if it says so.
     end: Option<u64>,
+    /// Where the file ends, if the response says so and does not reach so far.
+    file_end: Option<u64>,
     rest: Vec<u8>,
     body: Box<dyn Body>,
 }
@@ -208,8 +210,14 @@ impl<T: Transport> Http<T> {
             if open.rest.is_empty() {
                 match open.body.piece().await? {
                     Some(piece) => open.rest = piece,
-                    None if open.end.is_none_or(|end| open.position >= end) => break,
-                    None => return Err(Broken("the response ended early".into()).into()),
+                    None if open.end.is_some_and(|end| open.position < end) => {
+                        return Err(Broken("the response ended early".into()).into());
+                    }
+                    None if open.file_end.is_some_and(|end| open.position < end) => {
+                        // A server may answer a part of what it was asked for.
+                        return Err(Failure::Passing { why: "parts of it came".into(), pause: Some(Duration::ZERO) });
+                    }
+                    None => break,
                 }
             }
             let wanted = usize::try_from(rest.end - open.position).unwrap_or(usize::MAX).min(open.rest.len());
@@ -232,25 +240,32 @@ impl<T: Transport> Http<T> {
         if let (200..=299, Some(encoding)) = (answer.status, encoding) {
             return Err(refused(format!("the server sends it compressed ({encoding}), which has no byte ranges")));
         }
-        let open = |position, end| Open { name: name.into(), position, end, rest: Vec::new(), body: answer.body };
+        let open = |position, end, file_end| Open {
+            name: name.into(),
+            position,
+            end,
+            file_end,
+            rest: Vec::new(),
+            body: answer.body,
+        };
         match answer.status {
             206 => {
                 let sent = answer.content_range.as_deref().map(content_range);
-                let end = match sent {
-                    Some(Some((start, end))) if start == range.start && end <= range.end => Some(end),
+                let (end, file_end) = match sent {
+                    Some(Some((start, end, total))) if start == range.start && end <= range.end => (Some(end), total),
                     Some(_) => {
                         let sent = answer.content_range.unwrap_or_default();
                         return Err(refused(format!("the server answered with another range, `{sent}`")));
                     }
                     // Across origins the header is not always shown.
-                    None => answer.length.map(|length| range.start + length),
+                    None => (answer.length.map(|length| range.start + length), None),
                 };
                 self.ranges.set(Some(true));
-                Ok(Some(open(range.start, end)))
+                Ok(Some(open(range.start, end, file_end)))
             }
             200 => {
                 self.ranges.set(Some(false));
-                let mut open = open(0, answer.length);
+                let mut open = open(0, answer.length, None);
                 while open.position < range.start {
                     match open.body.piece().await? {
                         Some(piece) => {
@@ -290,11 +305,11 @@ impl<T: Transport> Http<T> {
     }
 }
 
-/// First byte, and the one after the last, of `bytes first-last/total`.
-fn content_range(header: &str) -> Option<(u64, u64)> {
-    let (range, _total) = header.trim().strip_prefix("bytes ")?.split_once('/')?;
+/// First byte, the one after the last, and the file's length if it is told, of `bytes first-last/total`.
+fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = header.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?))
+    Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total.parse().ok()))
 }
 
 impl<T: Transport> Source for Http<T> {

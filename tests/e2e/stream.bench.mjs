@@ -54,7 +54,7 @@ console.log(`first ${first} bytes, all ${all} bytes; median of ${ROUNDS}, one af
 console.log("| Mbit/s | load, then draw | draw while it arrives | ratio | target: 1.1 x max(all, first + compute) | met |");
 console.log("|---|---|---|---|---|---|");
 for (const rate of [5, 20, 100]) {
-  const url = `${server.url}/rate-${rate}/default/`;
+  const url = `${server.url}/${rate}mbit/default/`;
   const [before, along] = [[], []];
   for (let round = 0; round < ROUNDS; round++) {
     before.push(await draw(url, true));
