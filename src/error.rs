@@ -60,6 +60,20 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// A server does not give a file out.
+    #[error("cannot read {what}: the server answered {status}")]
+    Refused {
+        /// Address of the file.
+        what: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// The model was replaced at its origin while it was loaded.
+    #[error("{what} was replaced while it was loaded; load it again")]
+    Changed {
+        /// Address of the model.
+        what: String,
+    },
     /// An output could not be written.
     #[error("cannot write {what}: {why}")]
     Write {
@@ -97,6 +111,8 @@ impl Error {
             Self::Corrupt { .. } => "corrupt",
             Self::Checksum { .. } => "checksum",
             Self::Read { .. } => "read",
+            Self::Refused { .. } => "refused",
+            Self::Changed { .. } => "changed",
             Self::Write { .. } => "write",
             Self::Invalid { .. } => "invalid",
             Self::Unsupported(_) => "unsupported",

@@ -16,13 +16,13 @@ use pangu_draw::{
     },
     pipeline::config::{ControlKind, ExpertsConfig, PipelineConfig, TextConfig, VectorConfig},
     weights::{
-        TensorSource,
+        Arrival, Depot, TensorSource,
         gguf::GgufFile,
         load,
-        manifest::Manifest,
+        manifest::{Component, Manifest},
         quant::GgmlType,
         safetensors::SafeTensors,
-        source::{FolderSource, load_component},
+        source::FolderSource,
     },
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -31,6 +31,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -88,10 +89,13 @@ fn convert(source: &Path, output: &Path, options: &[&str]) -> Result<()> {
 }
 
 fn open(model: &Path) -> (Manifest, BTreeMap<String, GgufFile>) {
-    let source = FolderSource(model.into());
-    let manifest = pollster::block_on(Manifest::load(&source)).unwrap();
-    let file = |role: &str| pollster::block_on(load_component(&source, &manifest, role, &mut |_| Ok(()))).unwrap();
-    let files = manifest.components.iter().map(|component| (component.role.clone(), file(&component.role))).collect();
+    let depot = Depot::new(Rc::new(FolderSource(model.into())), None);
+    let manifest = pollster::block_on(depot.manifest()).unwrap();
+    let file = |component: &Component| {
+        pollster::block_on(pollster::block_on(Arrival::new(&depot, &manifest, component)).unwrap().drain()).unwrap();
+        GgufFile::new(&component.file, fs::read(model.join(&component.file)).unwrap()).unwrap()
+    };
+    let files = manifest.components.iter().map(|component| (component.role.clone(), file(component))).collect();
     (manifest, files)
 }
 

@@ -27,6 +27,7 @@ use pangu_draw::{
         experiments::coop::{Arm, Options, Results, report, run},
     },
     weights::{
+        Depot,
         gguf::CONFIG,
         manifest::{Component, Manifest},
         quant::GgmlType,
@@ -38,6 +39,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 
@@ -89,7 +91,7 @@ fn write(folder: &Path, manifest: &Manifest) {
 }
 
 /// The default model with two companions beside it, in `root`; draws in two steps.
-fn models(root: &Path) -> FolderSource {
+fn models(root: &Path) -> Depot {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/default");
     std::os::unix::fs::symlink(&default, root.join("default")).unwrap();
     let mut home = Manifest::from_json(&fs::read(default.join("model.json")).unwrap()).unwrap();
@@ -190,7 +192,7 @@ fn models(root: &Path) -> FolderSource {
     ];
     write(&variation, &manifest("variation", varied, &after_picture));
     write(&root.join("home"), &home);
-    FolderSource(root.join("home"))
+    Depot::new(Rc::new(FolderSource(root.join("home"))), None)
 }
 
 fn component(folder: &Path, role: &str) -> Component {
@@ -202,7 +204,7 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("coop-experiment");
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(&root).unwrap();
-    let source = models(&root);
+    let depot = models(&root);
     let (dataset, encoder, out) = (shapes(), DualEncoder::new(&Device::flex()), root.join("out"));
     let options = Options {
         out: out.clone(),
@@ -217,12 +219,12 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
         command: Some((PathBuf::from(env!("CARGO_BIN_EXE_pangu-draw")), root.join("home").display().to_string())),
     };
     // Without time nothing is drawn, and a report of nothing is written all the same.
-    let nothing = run(&dataset, &encoder, &source, &options).unwrap();
+    let nothing = run(&dataset, &encoder, depot.clone(), &options).unwrap();
     assert!(nothing.measured.iter().all(|measured| measured.rows.is_empty() && measured.chosen.is_none()));
     report::write(&out, &root.join("nothing.md")).unwrap();
 
     let options = Options { budget: Duration::from_secs(3600), ..options };
-    let results = run(&dataset, &encoder, &source, &options).unwrap();
+    let results = run(&dataset, &encoder, depot.clone(), &options).unwrap();
     assert_eq!(results.measured.iter().map(|m| m.control).collect::<Vec<_>>(), ControlKind::ALL);
     for measured in &results.measured {
         let arms: Vec<Arm> = measured.rows.iter().map(|row| row.arm).collect();
@@ -262,7 +264,7 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
     assert!(of("directly").autocorrelation.is_none());
 
     // Nothing is drawn again, and what a person wrote stays.
-    let again = run(&dataset, &encoder, &source, &Options { budget: Duration::ZERO, ..options.clone() }).unwrap();
+    let again = run(&dataset, &encoder, depot.clone(), &Options { budget: Duration::ZERO, ..options.clone() }).unwrap();
     assert!(again.measured == results.measured && again.large == results.large);
     let timed = |results: &Results| results.costs.iter().map(|c| c.seconds[0] as f32).collect::<Vec<_>>();
     assert_eq!(timed(&again), timed(&results), "what was timed stays");

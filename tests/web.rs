@@ -4,7 +4,11 @@
 mod common;
 
 use burn::tensor::{Device, Tensor};
-use common::{Half, relative_error, tensor, values};
+use common::{
+    Half,
+    quantized::{Case, TYPES, convolution, embedding, linear},
+    relative_error, tensor, values,
+};
 use pangu_draw::{
     device::{self, DeviceChoice},
     diffusion::noise::{Noise, Stream},
@@ -195,6 +199,30 @@ async fn clip_agrees_with_transformers() {
     clip(golden!("clip_quick_gelu"), "quick_gelu").await;
     clip(golden!("clip_gelu_projection"), "gelu_projection").await;
     clip(golden!("clip_legacy_eos"), "legacy_eos").await;
+}
+
+/// Quantized weights, in sizes that fill no tile; tests/quantized.rs has more of them.
+#[wasm_bindgen_test]
+async fn layers_multiply_by_blocks() {
+    let gpu = webgpu().await;
+    for device in [gpu, Device::flex()] {
+        for dtype in TYPES {
+            for sizes in [[1, 32, 1], [3, 96, 70], [33, 288, 64], [257, 64, 129]] {
+                linear(dtype, sizes, 1.0, &device).await;
+            }
+            linear(dtype, [3, 64, 40], 1e-5, &device).await;
+            for case in [
+                Case::new([2, 64, 7, 5], 33, 1, 1, 0),
+                Case::new([1, 32, 9, 13], 65, 3, 1, 1),
+                Case::new([2, 32, 15, 8], 70, 3, 2, 1),
+                Case { padding: [0, 0, 1, 1], ..Case::new([2, 32, 8, 6], 9, 3, 2, 0) },
+            ] {
+                convolution(dtype, &case, &device).await;
+            }
+            embedding(dtype, [7, 96], &device).await;
+        }
+        journal::check().expect("no error in the log");
+    }
 }
 
 /// The hashes that tests/diffusion.rs expects natively.

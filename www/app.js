@@ -3,7 +3,16 @@
 /** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "./types.js" */
 /** @import { Key } from "./i18n.js" */
 
-import { CancelledError, CrashError, DeviceError, Generator, InvalidError, PanguDrawError } from "./pangu-draw.js";
+import {
+  CancelledError,
+  CrashError,
+  DeviceError,
+  Generator,
+  InvalidError,
+  PanguDrawError,
+  deleteStoredModel,
+  storedModels,
+} from "./pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { offer, resize, speak as speakControls, steering } from "./controls.js";
 import { paintNoise, paintPixels } from "./canvas.js";
@@ -73,6 +82,9 @@ const ui = {
   download: element("download", HTMLAnchorElement),
   strip: element("strip", HTMLElement),
   stripList: element("strip-list", HTMLElement),
+  kept: element("kept", HTMLDetailsElement),
+  keptNone: element("kept-none", HTMLElement),
+  keptList: element("kept-list", HTMLElement),
   album: element("album", HTMLElement),
   albumList: element("album-list", HTMLElement),
 };
@@ -83,6 +95,8 @@ const ui = {
 let device = ((asked) => (asked === "cpu" || asked === "webgpu" ? asked : "auto"))(query.get("device"));
 /** The model, loaded or on its way. @type {Promise<Generator> | undefined} */
 let loading;
+/** The model, if it was opened without being loaded. @type {Promise<Generator> | undefined} */
+let opened;
 /** What was loaded. @type {Info | undefined} */
 let info;
 /** Stops the load. @type {AbortController | undefined} */
@@ -124,9 +138,15 @@ function load() {
   const controller = (stopLoad = new AbortController());
   status("starting");
   refresh();
-  loading = Generator.load(modelUrl, { device, onProgress: perFrame(onLoad), signal: controller.signal });
+  const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
+  loading = opened
+    ? opened.then(async (generator) => {
+        await generator.loadWeights(options);
+        return generator;
+      })
+    : Generator.load(modelUrl, options);
   loading.then(onLoaded, (error) => {
-    loading = undefined;
+    loading = opened = undefined;
     fail(error);
   }).finally(() => {
     stopLoad = undefined;
@@ -137,14 +157,22 @@ function load() {
 }
 
 /** @param {LoadProgress} progress */
-function onLoad({ stage, loaded, total }) {
-  if (!stopLoad && !stopDraw) return;
-  ui.fetch.hidden = total === 0;
+function onLoad({ stage, component, loaded, total, stored, bytesPerSecond, secondsLeft }) {
+  ui.fetch.hidden = loaded === total;
   ui.fetch.max = Math.max(total, 1);
   ui.fetch.value = loaded;
-  ui.fetch.title = `${number(loaded, 0)} / ${number(total, 0)} B`;
+  ui.fetch.title = `${component}: ${number(loaded, 0)} / ${number(total, 0)} B`;
+  // What comes when the page can draw already, or draws, does so in silence.
+  if (!stopLoad) return;
   if (stage === "build") return status("building");
-  if (total > 0) status("fetching", () => ({ loaded: megabytes(loaded), total: megabytes(total) }));
+  const values = () => ({
+    loaded: megabytes(loaded),
+    total: megabytes(total),
+    rate: megabytes(bytesPerSecond ?? 0),
+    seconds: number(secondsLeft ?? 0, 0),
+  });
+  if (stored === loaded) status("restoring", values);
+  else status(bytesPerSecond ? "fetchingAtRate" : "fetching", values);
 }
 
 /** @param {Generator} generator */
@@ -504,6 +532,7 @@ function explanation(error) {
   const keys = {
     ModelError: "errorModel",
     ReadError: "errorRead",
+    WriteError: "errorStore",
     InvalidError: "errorInvalid",
     UnsupportedError: "errorUnsupported",
     DeviceError: "errorDevice",
@@ -570,6 +599,7 @@ function speak() {
   for (const list of [ui.albumList, ui.stripList]) list.querySelectorAll("button").forEach(entitle);
   describe();
   speakControls();
+  if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
 }
@@ -577,6 +607,44 @@ function speak() {
 speak();
 paintNoise(ui.canvas, Math.floor(Math.random() * 2 ** 32));
 axis(0);
+/** Says what a drawing would have to fetch, and waits for somebody to want one. */
+async function wait() {
+  opened = Generator.open(modelUrl, { device });
+  const { fetchBytes } = await (await opened).plan();
+  if (!loading) status("waiting", () => ({ total: megabytes(fetchBytes) }));
+}
+
+/** Lists the models that the browser keeps, each with a button that deletes it. */
+async function listKept() {
+  const models = await storedModels();
+  ui.keptNone.hidden = models.length > 0;
+  ui.keptList.replaceChildren(
+    ...models.map(({ address, titleEn, titleZh, storedBytes, bytes }) => {
+      const item = document.createElement("li");
+      const name = document.createElement("span");
+      const remove = document.createElement("button");
+      const title = current() === "zh" ? titleZh : titleEn;
+      name.textContent = text("keptModel", { title, stored: megabytes(storedBytes), bytes: megabytes(bytes) });
+      name.title = address;
+      remove.type = "button";
+      remove.className = "quiet";
+      remove.textContent = text("keptDelete");
+      remove.setAttribute("aria-label", text("keptDeleteModel", { title }));
+      remove.onclick = () =>
+        deleteStoredModel(address).then(
+          (freed) => {
+            status("keptDeleted", () => ({ title, freed: megabytes(freed) }));
+            return listKept();
+          },
+          fail,
+        );
+      item.append(name, remove);
+      return item;
+    }),
+  );
+}
+
+ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
-if (/** @type {any} */ (navigator).connection?.saveData) status("waiting");
+if (/** @type {any} */ (navigator).connection?.saveData) wait().catch(() => (opened = undefined));
 else load().catch(() => {});

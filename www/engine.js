@@ -19,10 +19,15 @@ export class PanguDrawError extends Error {
   }
 }
 
-/** The model's files are damaged or do not belong together: `tensor-missing`, `tensor-unexpected`, `tensor-shape`, `corrupt`, `checksum`. */
+/**
+ * The model's files are damaged or do not belong together: `tensor-missing`, `tensor-unexpected`, `tensor-shape`, `corrupt`,
+ * `checksum`; or they were replaced while they were loaded: `changed`.
+ */
 export class ModelError extends PanguDrawError {}
-/** A file could not be fetched: `read`. */
+/** A file could not be fetched: `read`; the server does not give it out: `refused`, with `details.status`. */
 export class ReadError extends PanguDrawError {}
+/** The browser would not store or delete something: `write`. */
+export class WriteError extends PanguDrawError {}
 /** A parameter is out of its range: `invalid`; `details.parameter` names it. */
 export class InvalidError extends PanguDrawError {}
 /** The model cannot do what was asked: `unsupported`. */
@@ -43,7 +48,10 @@ const CLASSES = {
   "tensor-shape": ModelError,
   corrupt: ModelError,
   checksum: ModelError,
+  changed: ModelError,
   read: ReadError,
+  refused: ReadError,
+  write: WriteError,
   invalid: InvalidError,
   unsupported: UnsupportedError,
   cancelled: CancelledError,

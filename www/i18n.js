@@ -97,6 +97,20 @@ const TEXTS = {
   waiting: { en: "The model ({total}) is fetched when you press Draw.", zh: "按下“绘制”后才会下载模型（{total}）。" },
   starting: { en: "Starting…", zh: "正在启动…" },
   fetching: { en: "Fetching the model: {loaded} of {total}", zh: "正在下载模型：{loaded} / {total}" },
+  fetchingAtRate: {
+    en: "Fetching the model: {loaded} of {total}, {rate} a second, {seconds} s left",
+    zh: "正在下载模型：{loaded} / {total}，每秒 {rate}，还需 {seconds} 秒",
+  },
+  restoring: {
+    en: "Loading the model kept in this browser: {loaded} of {total}",
+    zh: "正在读取浏览器中保存的模型：{loaded} / {total}",
+  },
+  kept: { en: "Models kept in this browser", zh: "保存在此浏览器中的模型" },
+  keptNone: { en: "None.", zh: "没有。" },
+  keptModel: { en: "{title}: {stored} of {bytes}", zh: "{title}：{stored} / {bytes}" },
+  keptDelete: { en: "Delete", zh: "删除" },
+  keptDeleteModel: { en: "Delete {title}", zh: "删除{title}" },
+  keptDeleted: { en: "{title} deleted: {freed} freed.", zh: "已删除{title}：释放 {freed}。" },
   building: { en: "Setting up the networks…", zh: "正在准备网络…" },
   queued: { en: "Your picture follows at once.", zh: "随后立即开始绘制。" },
   ready: { en: "Ready.", zh: "就绪。" },
@@ -121,6 +135,10 @@ const TEXTS = {
   errorModel: {
     en: "The model's files are damaged or do not belong together. Reload the page to fetch them again.",
     zh: "模型文件已损坏或不匹配。请刷新页面重新下载。",
+  },
+  errorStore: {
+    en: "The browser did not do that with what it keeps. Try again, or clear this site's data in the browser's settings.",
+    zh: "浏览器未能处理所保存的数据。请重试，或在浏览器设置中清除此网站的数据。",
   },
   errorRead: {
     en: "The model could not be fetched. Check the connection and press Draw to try again.",

@@ -8,14 +8,17 @@
  *     const controls = [{ kind: "outline", image: sketch, strength: 0.8 }]; // a canvas, a file, an <img> ...
  *     await generator.generate({ prompt: "red apple", controls });
  *
+ *     const generator = await Generator.open("models/default/"); // nothing is downloaded but the list of files
+ *     const { fetchBytes, peakWeightBytes } = await generator.plan();
+ *
  * @module
  */
 
 /**
- * @import { ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Picture, PictureMessage, PictureSource, Pictures, Pixels, StepProgress } from "./types.js"
+ * @import { Call, ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Memory, OpenOptions, Picture, PictureMessage, PictureSource, Pictures, Pixels, Plan, StepProgress, StoredModel } from "./types.js"
  */
 
-import { CrashError, DisposedError, Engine, PanguDrawError } from "./engine.js";
+import { CrashError, DisposedError, Engine, ModelError, PanguDrawError } from "./engine.js";
 import { read } from "./pictures.js";
 
 export {
@@ -28,9 +31,10 @@ export {
   PanguDrawError,
   ReadError,
   UnsupportedError,
+  WriteError,
 } from "./engine.js";
 
-/** A loaded model. Pictures are drawn one after another. */
+/** A model that draws. Pictures are drawn one after another. */
 export class Generator {
   #url;
   #options;
@@ -43,7 +47,7 @@ export class Generator {
 
   /**
    * @param {string} url
-   * @param {LoadOptions} options
+   * @param {OpenOptions} options
    * @param {Engine} engine
    * @param {Info} info
    */
@@ -55,16 +59,71 @@ export class Generator {
   }
 
   /**
-   * Loads the model folder at `url` (the one that holds `model.json`).
+   * Opens the model folder at `url` (the one that holds `model.json`). Nothing else is downloaded: weights come when they are
+   * needed, or with {@link Generator.loadWeights}.
+   *
+   * @param {string | URL} url
+   * @param {OpenOptions} [options]
+   * @returns {Promise<Generator>}
+   */
+  static async open(url, options = {}) {
+    const address = String(url);
+    const { engine, info } = await boot(address, options);
+    return new Generator(address, options, engine, info);
+  }
+
+  /**
+   * Opens a model folder and loads what the first step of a drawing needs. The rest keeps coming, in the order of its need.
    *
    * @param {string | URL} url
    * @param {LoadOptions} [options]
    * @returns {Promise<Generator>}
    */
   static async load(url, options = {}) {
-    const address = String(url);
-    const { engine, info } = await boot(address, options);
-    return new Generator(address, options, engine, info);
+    const generator = await Generator.open(url, options);
+    try {
+      await generator.loadWeights(options);
+      return generator;
+    } catch (error) {
+      generator.dispose();
+      // Once: the new list of files is read with the next opening.
+      if (error instanceof ModelError && error.code === "changed" && !("again" in options)) {
+        return Generator.load(url, /** @type {LoadOptions} */ ({ ...options, again: true }));
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Loads what the first step of a drawing needs, and goes on with the rest when that is here.
+   *
+   * @param {Pick<LoadOptions, "all" | "onProgress" | "signal">} [options]
+   */
+  async loadWeights({ all = false, onProgress, signal } = {}) {
+    // Asked for early: it may need the user's consent, and nothing waits for it.
+    navigator.storage?.persist?.().catch(() => {});
+    const engine = await this.#alive(signal);
+    await engine.call({ op: "load", all }, signal, onProgress);
+    if (all) return;
+    // What fails here fails again, and is told, when a drawing needs it.
+    engine.call({ op: "load", all: true }, signal, onProgress).catch(() => {});
+  }
+
+  /**
+   * What a drawing takes: bytes to download, bytes stored, memory, and whether this device can do it. Nothing is downloaded for
+   * it but lists of files.
+   *
+   * @param {Omit<DrawOptions, "prompt"> & { prompt?: string }} [options]
+   * @returns {Promise<Plan>}
+   */
+  async plan({ prompt = "x", ...options } = {}) {
+    const { request, pictures } = split({ prompt, ...options });
+    return (await this.#alive()).call({ op: "plan", request, pictures: await pictures });
+  }
+
+  /** Memory that is in use. @returns {Promise<Memory>} */
+  async memory() {
+    return (await this.#alive()).call({ op: "memory" });
   }
 
   /**
@@ -73,17 +132,12 @@ export class Generator {
    * @param {DrawOptions} options
    * @returns {Promise<Picture>}
    */
-  generate({ signal, onLoad, onStep, controls = [], init, mask, ...options }) {
-    const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
-    const request = { ...options, seed, controls: controls.map(({ image, ...control }) => control) };
-    const pictures = Promise.all([
-      Promise.all(controls.map(({ image }) => read(image))),
-      init && read(init),
-      mask && read(mask),
-    ]).then(([controls, init, mask]) => ({ controls, init, mask }));
+  generate(options) {
+    const { signal, onLoad, onStep } = options;
+    const { request, pictures } = split(options);
     pictures.catch(() => {}); // It fails where it is waited for.
     const onEvent = (/** @type {LoadProgress | StepProgress} */ event) =>
-      "total" in event ? onLoad?.(event) : onStep?.(event);
+      "loaded" in event ? onLoad?.(event) : onStep?.(event);
     const picture = this.#queue.then(async () => this.#draw(request, await pictures, signal, onEvent));
     this.#queue = picture.catch(() => {});
     return picture;
@@ -138,19 +192,60 @@ export class Generator {
 }
 
 /**
- * Starts a worker and loads the model in it.
+ * Parts what is asked for into plain values and pictures.
+ *
+ * @param {DrawOptions} options
+ */
+function split({ signal, onLoad, onStep, controls = [], init, mask, ...options }) {
+  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
+  /** @type {DrawRequest} */
+  const request = { ...options, seed, controls: controls.map(({ image, ...control }) => control) };
+  const pictures = Promise.all([
+    Promise.all(controls.map(({ image }) => read(image))),
+    init && read(init),
+    mask && read(mask),
+  ]).then(([controls, init, mask]) => ({ controls, init, mask }));
+  return { request, pictures };
+}
+
+/**
+ * Starts a worker and opens the model in it.
  *
  * @param {string} url
- * @param {LoadOptions} options
+ * @param {OpenOptions} options
  */
-async function boot(url, { device = "auto", onProgress, signal }) {
+async function boot(url, { device = "auto", memory, store = true, signal }) {
   const engine = new Engine();
   try {
+    const address = new URL(url, document.baseURI).href;
+    // JSON has no infinity, and no memory is so large.
+    memory = memory === undefined ? memory : Math.min(memory, Number.MAX_SAFE_INTEGER);
     /** @type {Info} */
-    const info = await engine.call({ op: "load", url: new URL(url, document.baseURI).href, device }, signal, onProgress);
+    const info = await engine.call({ op: "open", url: address, device, memory, store }, signal);
     return { engine, info };
   } catch (error) {
     engine.end(error instanceof PanguDrawError ? error : new CrashError("crash", String(error)));
     throw error;
+  }
+}
+
+/** The models of which the browser has something stored. @returns {Promise<StoredModel[]>} */
+export const storedModels = () => once({ op: "models" });
+
+/**
+ * Deletes what the browser has stored of a model, by {@link StoredModel.address}. Files that another stored model shares stay.
+ *
+ * @param {string} address
+ * @returns {Promise<number>} bytes that were freed
+ */
+export const deleteStoredModel = (address) => once({ op: "delete", address });
+
+/** Makes one call in a worker of its own. @param {Call} call @returns {Promise<any>} */
+async function once(call) {
+  const engine = new Engine();
+  try {
+    return await engine.call(call);
+  } finally {
+    engine.end(new DisposedError("disposed", "done"));
   }
 }

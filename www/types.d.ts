@@ -11,21 +11,85 @@ export interface Bilingual {
 
 /** How far a load has come. */
 export interface LoadProgress {
-  /** `fetch` while bytes arrive, `build` while a network takes its weights in. */
+  /** `fetch` while bytes arrive, `build` while the last network takes its weights in. */
   stage: "fetch" | "build";
-  /** Role of the component at hand, e.g. `structure`; empty before the manifest is known. */
+  /** Role of the component at hand, e.g. `structure`. */
   component: string;
-  /** Bytes received so far, of all components. */
+  /** Bytes of that component that are here, and in all. */
+  componentLoaded: number;
+  componentTotal: number;
+  /** Bytes here so far, of all components that are being loaded. */
   loaded: number;
-  /** Bytes of all components; 0 before the manifest is known. */
+  /** Bytes of all of them. */
   total: number;
+  /** Bytes of `loaded` that the browser had stored. */
+  stored: number;
+  /** What comes over the network, as of the last seconds; null before that is known. */
+  bytesPerSecond: number | null;
+  /** What is left at that rate. */
+  secondsLeft: number | null;
 }
 
-export interface LoadOptions {
+export interface OpenOptions {
   device?: DeviceChoice;
-  onProgress?: (progress: LoadProgress) => void;
-  /** Stops the load, also inside a download. */
+  /**
+   * Bytes of weights that stay in the device's memory though nothing needs them: 0 lets everything go at once, Infinity keeps
+   * all. 1 GiB unless said otherwise.
+   */
+  memory?: number;
+  /** Whether weights are kept in the browser, so that they are fetched once. Yes, unless said otherwise. */
+  store?: boolean;
+  /** Stops the opening, also inside a download. */
   signal?: AbortSignal;
+}
+
+export interface LoadOptions extends OpenOptions {
+  /** Whether to wait for everything, rather than for what the first step needs. */
+  all?: boolean;
+  /** Hears also of what arrives after the generator can draw. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** What a drawing takes. */
+export interface Plan {
+  /** Files in the order of their need. `here`: in the device's memory already. */
+  components: { model: string; role: string; bytes: number; storedBytes: number; here: boolean }[];
+  /** Bytes that must come over the network. */
+  fetchBytes: number;
+  /** Bytes that the browser has stored. */
+  storedBytes: number;
+  /** Most bytes of weights in the device's memory at once. */
+  peakWeightBytes: number;
+  /** Most bytes in the engine's own memory while weights pass through it. */
+  transferBytes: number;
+  /** Why this device cannot do it, in English; null if it can. */
+  obstacle: string | null;
+}
+
+/** Memory in bytes. */
+export interface Memory {
+  /** Weights on the device now. */
+  weightBytes: number;
+  /** Most weights there ever were at once. */
+  peakWeightBytes: number;
+  /** What the GPU's allocator has given out; null on the CPU. */
+  usedBytes: number | null;
+  /** What it holds of the GPU's memory. */
+  reservedBytes: number | null;
+  /** WebAssembly's own memory, which never shrinks. */
+  heapBytes: number;
+}
+
+/** A model of which the browser has something stored. */
+export interface StoredModel {
+  address: string;
+  name: string;
+  titleEn: string;
+  titleZh: string;
+  /** Bytes stored of its files; those that models share count for each. */
+  storedBytes: number;
+  /** Bytes of all its files. */
+  bytes: number;
 }
 
 /** What a picture beside the prompt steers: where lines are, or what is shown. */
@@ -90,7 +154,7 @@ export interface DrawOptions {
   draft?: ControlKind;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
-  /** What is loaded first, where the drawing needs more than the model itself. */
+  /** What arrives for the drawing while it is drawn. */
   onLoad?: (progress: LoadProgress) => void;
   onStep?: (step: StepProgress) => void;
 }
@@ -184,7 +248,12 @@ export interface Pictures {
 
 /** What the worker can be asked for. */
 export type Call =
-  | { op: "load"; url: string; device: DeviceChoice }
+  | { op: "open"; url: string; device: DeviceChoice; memory?: number; store: boolean }
+  | { op: "load"; all: boolean }
+  | { op: "plan"; request: DrawRequest; pictures: Pictures }
+  | { op: "memory" }
+  | { op: "models" }
+  | { op: "delete"; address: string }
   | { op: "generate"; request: DrawRequest; pictures: Pictures }
   | { op: "size"; bytes: Uint8Array<ArrayBuffer> }
   | { op: "view"; kind: ControlKind; image: Pixels; width: number; height: number };
@@ -198,6 +267,6 @@ export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: R
 /** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
 export type FromWorker =
   | { id: number; event: LoadProgress | StepProgress }
-  | { id: number; result: Info | PictureMessage | Pixels | { width: number; height: number } }
+  | { id: number; result: unknown }
   | { id: number; error: ErrorMessage }
   | { crash: string };

@@ -3,7 +3,7 @@
 /// <reference lib="webworker" />
 /** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
 
-import init, { Engine, image_size, start } from "./pkg/pangu_draw.js";
+import init, { Engine, delete_stored_model, image_size, list_models, start } from "./pkg/pangu_draw.js";
 
 /** @param {FromWorker} message @param {Transferable[]} [transfer] */
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
@@ -16,7 +16,10 @@ const running = new Map();
 /** @type {Engine | undefined} */
 let engine;
 
-const started = init().then(() => start(crash));
+const started = init().then(({ memory }) => {
+  start(crash);
+  return memory;
+});
 started.catch(crash);
 
 /** What the browser calls the GPU; its full name is kept from web pages. */
@@ -28,15 +31,20 @@ async function adapterName() {
 /** @param {Exclude<ToWorker, { op: "cancel" }>} call @param {AbortSignal} signal */
 async function serve(call, signal) {
   const onEvent = (/** @type {any} */ event) => post({ id: call.id, event });
-  if (call.op === "load") {
-    engine = await Engine.load(call.url, call.device, onEvent, signal);
+  if (call.op === "open") {
+    engine = await Engine.open(call.url, call.device, call.memory, call.store, signal);
     const info = engine.info();
     return { ...info, deviceDetail: info.deviceDetail || (await adapterName()) };
   }
   if (call.op === "size") return image_size(call.bytes);
+  if (call.op === "models") return list_models();
+  if (call.op === "delete") return delete_stored_model(call.address);
   if (!engine) throw { code: "crash", message: "no model is loaded", details: {} };
-  if (call.op === "view") return engine.view(call.kind, call.image, call.width, call.height, signal);
-  return engine.generate(call.request, call.pictures, onEvent, onEvent, signal);
+  if (call.op === "load") return engine.load(call.all, onEvent, signal);
+  if (call.op === "plan") return engine.plan(call.request, call.pictures);
+  if (call.op === "memory") return { ...engine.memory(), heapBytes: (await started).buffer.byteLength };
+  if (call.op === "view") return engine.view(call.kind, call.image, call.width, call.height);
+  return engine.generate(call.request, call.pictures, onEvent, signal);
 }
 
 /** An error as a plain object. @param {any} error @returns {ErrorMessage} */
@@ -50,7 +58,7 @@ globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>}
   try {
     await started;
     const result = await serve(call, controller.signal);
-    const owned = [result.rgba, result.png].filter(Boolean);
+    const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));
   } catch (error) {
     post({ id: call.id, error: plain(error) });

@@ -1,6 +1,7 @@
 //! `pangu-draw draw`.
 
 use super::{
+    cache::depot,
     files::{check_writable, write_atomically},
     picture::{self, ControlArg, parse_size},
 };
@@ -9,9 +10,9 @@ use crate::{
     coop::latent::Exchange,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Drawing, Event, Generator, LoadProgress, Request, config::ControlKind},
+    pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Request, config::ControlKind},
     pixels::Upsampler,
-    weights::{TensorSource, safetensors::SafeTensors, source},
+    weights::{TensorSource, safetensors::SafeTensors},
 };
 use burn::tensor::TensorData;
 use clap::Args;
@@ -155,15 +156,14 @@ impl DrawArgs {
         }
         // On a GPU, reading back now and then keeps the queue short, so that the bar tells the truth.
         let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::free() };
-        let source = source::open(&self.model)?;
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
         let mut on_progress = |progress: LoadProgress| {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.loaded_bytes);
         };
-        let generator = block_on(Generator::load(&*source, device, &pace, &mut on_progress))?;
-        block_on(generator.prepare(&request, &*source, &pace, &mut on_progress))?;
+        let generator = block_on(Generator::open(depot(&self.model), device, MEMORY))?;
+        block_on(generator.prepare(&request, &pace, &mut on_progress))?;
         bar.finish_and_clear();
 
         let bar = progress_bar("drawing", "{msg:>8} {bar:40} {pos}/{len} steps, {eta} left", quiet);

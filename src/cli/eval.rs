@@ -1,10 +1,11 @@
 //! `pangu-draw eval`: what a model's drawings are worth.
 
+use super::cache::depot;
 use crate::{
     Error, Result,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Generator, Request},
+    pipeline::{Generator, MEMORY, Request},
     train::{
         data::{
             Dataset,
@@ -15,7 +16,6 @@ use crate::{
         },
         eval::{self, Options, Painter, Report, dual, report},
     },
-    weights::source,
 };
 use burn::tensor::Device;
 use clap::Args;
@@ -112,9 +112,8 @@ impl EvalArgs {
 }
 
 fn load(model: &str, device: DeviceChoice) -> Result<Generator> {
-    let source = source::open(model)?;
     let device = block_on(device::open(device))?;
-    block_on(Generator::load(&*source, device, &Pace::free(), &mut |_| ()))
+    block_on(Generator::open(depot(model), device, MEMORY))
 }
 
 fn draw(generator: &Generator, request: &Request) -> Result<Picture> {

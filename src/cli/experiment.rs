@@ -1,5 +1,6 @@
 //! `pangu-draw experiment ...`: the paper's claims, measured.
 
+use super::cache::depot;
 use crate::{
     Error, Result,
     nets::autoencoder_tiny::AutoencoderTinyConfig,
@@ -14,7 +15,6 @@ use crate::{
         },
         text::TextEncoder,
     },
-    weights::source,
 };
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
@@ -192,8 +192,7 @@ impl CoopArgs {
             seed: self.seed,
             command: command.map(|command| (command, self.model.clone())),
         };
-        let source = source::open(&self.model)?;
-        let results = coop::run(&dataset, &encoder, &*source, &options)?;
+        let results = coop::run(&dataset, &encoder, depot(&self.model), &options)?;
         coop::report::write(&self.out, &self.document)?;
         println!("{} arms: {}", results.measured.iter().map(|m| m.rows.len()).sum::<usize>(), self.document.display());
         Ok(())

@@ -1,11 +1,9 @@
 //! `pangu-draw inspect`: what a model folder holds, every checksum verified.
 
+use super::cache;
 use crate::{
     Result,
-    weights::{
-        manifest::{Manifest, Title},
-        source::{self, load_component},
-    },
+    weights::{Arrival, manifest::Title},
 };
 use clap::Args;
 use serde::Serialize;
@@ -89,13 +87,13 @@ impl Report {
     /// Reads and verifies the model at `location`, a folder or a URL.
     ///
     /// # Errors
-    /// As [`Manifest::load`] and [`load_component`].
+    /// As [`Depot::manifest`](crate::weights::Depot::manifest) and [`Arrival::new`].
     pub async fn read(location: &str) -> Result<Self> {
-        let source = source::open(location)?;
-        let manifest = Manifest::load(&*source).await?;
+        let depot = cache::depot(location);
+        let manifest = depot.manifest().await?;
         let mut components = Vec::new();
         for component in &manifest.components {
-            let file = load_component(&*source, &manifest, &component.role, &mut |_| Ok(())).await?;
+            let file = Arrival::new(&depot, &manifest, component).await?;
             let mut types = BTreeMap::<String, TypeReport>::new();
             for info in file.header().tensors.values() {
                 let entry = types.entry(info.dtype.to_string()).or_default();
@@ -103,6 +101,7 @@ impl Report {
                 entry.parameters += info.shape.iter().product::<usize>() as u64;
                 entry.bytes += info.len as u64;
             }
+            file.drain().await?;
             components.push(ComponentReport {
                 role: component.role.clone(),
                 network: component.network.clone(),

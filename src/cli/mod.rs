@@ -1,5 +1,6 @@
 //! The command line: arguments in, calls to the library, words and files out.
 
+mod cache;
 pub mod convert;
 mod draw;
 #[cfg(feature = "train")]
@@ -33,6 +34,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Say what a model folder holds, and check it.
     Inspect(inspect::InspectArgs),
+    /// List or delete what is kept of models from the web.
+    Cache(cache::CacheArgs),
     /// Build a data set, train a model, export it.
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
@@ -55,6 +58,7 @@ impl Cli {
             Command::Outline(args) => args.run(),
             Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Cache(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
             #[cfg(feature = "train")]

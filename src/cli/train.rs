@@ -1,5 +1,6 @@
 //! `pangu-draw train ...`: the trainer's steps.
 
+use super::cache::depot;
 use crate::{
     Error, Result,
     device::{self, DeviceChoice},
@@ -7,7 +8,7 @@ use crate::{
         Pace,
         autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig},
     },
-    pipeline::{Generator, Request},
+    pipeline::{Generator, MEMORY, Request},
     train::{
         self,
         autoencoder::{self, LatentStatistics},
@@ -20,7 +21,7 @@ use crate::{
         text::{self, TextEncoder},
         variation,
     },
-    weights::{quant::GgmlType, source},
+    weights::quant::GgmlType,
 };
 use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
@@ -529,9 +530,8 @@ impl SheetArgs {
         let prompts = std::fs::read_to_string(&self.prompts)
             .map_err(|error| Error::Read { what: self.prompts.display().to_string(), why: error.to_string() })?;
         let pace = Pace::free();
-        let source = source::open(&self.model)?;
         let device = block_on(device::open(self.device))?;
-        let generator = block_on(Generator::load(&*source, device, &pace, &mut |_| ()))?;
+        let generator = block_on(Generator::open(depot(&self.model), device, MEMORY))?;
         let mut pictures = Vec::new();
         for prompt in prompts.lines().filter(|line| !line.trim().is_empty()) {
             let request = Request {

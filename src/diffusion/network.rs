@@ -23,6 +23,12 @@ impl<N: Network + ?Sized> Network for &N {
     }
 }
 
+impl<N: Network + ?Sized> Network for std::rc::Rc<N> {
+    fn predict<'a>(&'a self, x: Tensor<4>, timesteps: Tensor<1>, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        (**self).predict(x, timesteps, cond, pace)
+    }
+}
+
 impl Network for UNet {
     fn predict<'a>(&'a self, x: Tensor<4>, timesteps: Tensor<1>, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
         Box::pin(self.forward(x, timesteps, cond.tokens.clone(), cond.vector.clone(), pace))

@@ -6,14 +6,15 @@
 use super::{
     Pace,
     kernels::{convolve, normalize},
+    layers::{Conv2d, Linear},
     now,
 };
 use crate::{Error, Result};
 use burn::{
     module::Module,
     nn::{
-        GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d,
-        conv::{Conv2d, Conv2dConfig},
+        GroupNorm, GroupNormConfig, LinearConfig, PaddingConfig2d,
+        conv::Conv2dConfig,
         interpolate::{Interpolate2d, Interpolate2dConfig},
     },
     tensor::{Device, Tensor, module::attention, ops::AttentionModuleOptions},
@@ -116,7 +117,8 @@ impl AutoencoderKlConfig {
                     conv: Conv2dConfig::new([width, width], [3, 3])
                         .with_stride([2, 2])
                         .with_padding(PaddingConfig2d::Explicit(0, 0, 1, 1))
-                        .init(device),
+                        .init(device)
+                        .into(),
                 })
                 .into_iter()
                 .collect(),
@@ -130,7 +132,7 @@ impl AutoencoderKlConfig {
                 conv_norm_out: self.norm(last, device),
                 conv_out: conv3x3(last, moments, device),
             },
-            quant_conv: self.use_quant_conv.then(|| Conv2dConfig::new([moments, moments], [1, 1]).init(device)),
+            quant_conv: self.use_quant_conv.then(|| Conv2dConfig::new([moments, moments], [1, 1]).init(device).into()),
         })
     }
 
@@ -155,7 +157,9 @@ impl AutoencoderKlConfig {
                 .collect(),
         };
         Ok(KlDecoder {
-            post_quant_conv: self.use_post_quant_conv.then(|| Conv2dConfig::new([latent, latent], [1, 1]).init(device)),
+            post_quant_conv: self
+                .use_post_quant_conv
+                .then(|| Conv2dConfig::new([latent, latent], [1, 1]).init(device).into()),
             decoder: Decoder {
                 conv_in: conv3x3(latent, first, device),
                 mid_block: self.middle(first, device),
@@ -199,13 +203,13 @@ impl AutoencoderKlConfig {
             conv1: conv3x3(input, output, device),
             norm2: self.norm(output, device),
             conv2: conv3x3(output, output, device),
-            conv_shortcut: (input != output).then(|| Conv2dConfig::new([input, output], [1, 1]).init(device)),
+            conv_shortcut: (input != output).then(|| Conv2dConfig::new([input, output], [1, 1]).init(device).into()),
         };
         (0..count).map(|i| resnet(if i == 0 { input } else { output })).collect()
     }
 
     fn middle(&self, width: usize, device: &Device) -> Middle {
-        let linear = || LinearConfig::new(width, width).init(device);
+        let linear = || LinearConfig::new(width, width).init(device).into();
         let attention = self.mid_block_add_attention.then(|| Attention {
             group_norm: self.norm(width, device),
             to_q: linear(),
@@ -218,7 +222,7 @@ impl AutoencoderKlConfig {
 }
 
 fn conv3x3(from: usize, to: usize, device: &Device) -> Conv2d {
-    Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device)
+    Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device).into()
 }
 
 /// diffusers' `ResnetBlock2D` without a time embedding: norm, SiLU, convolution, twice, plus the input.

@@ -4,13 +4,13 @@
 //! ink `2 alpha (1 - rgb)` and cover `2 alpha`: nothing is 0, so that zero padding continues the paper. Latents are the encoder's raw output, about
 //! `[-3, 3]`; shifting and scaling them to what a diffusion model sees is the pipeline's affair.
 
-use super::{Pace, kernels::convolve, now};
+use super::{Pace, kernels::convolve, layers::Conv2d, now};
 use crate::{Error, Result};
 use burn::{
     module::Module,
     nn::{
         PaddingConfig2d, Relu,
-        conv::{Conv2d, Conv2dConfig},
+        conv::Conv2dConfig,
         interpolate::{Interpolate2d, Interpolate2dConfig},
     },
     tensor::{
@@ -134,12 +134,12 @@ impl AutoencoderTinyConfig {
         let mut layers = Vec::new();
         for (level, (&width, &blocks)) in widths.iter().zip(&self.num_encoder_blocks).enumerate() {
             layers.push(Layer::Conv(match level {
-                0 => conv3x3(self.in_channels * self.patch_size.pow(2), width).init(device),
-                _ => conv3x3(widths[level - 1], width).with_stride([2, 2]).with_bias(false).init(device),
+                0 => conv3x3(self.in_channels * self.patch_size.pow(2), width).init(device).into(),
+                _ => conv3x3(widths[level - 1], width).with_stride([2, 2]).with_bias(false).init(device).into(),
             }));
             layers.extend((0..blocks).map(|_| Layer::Block(Block::new(width, device))));
         }
-        layers.push(Layer::Conv(conv3x3(widths[widths.len() - 1], self.latent_channels).init(device)));
+        layers.push(Layer::Conv(conv3x3(widths[widths.len() - 1], self.latent_channels).init(device).into()));
         Ok(TinyEncoder { layers, patch_size: self.patch_size, rescale_pixels: self.rescale_pixels })
     }
 
@@ -151,17 +151,19 @@ impl AutoencoderTinyConfig {
         self.check()?;
         let widths = &self.decoder_block_out_channels;
         let mut layers =
-            vec![Layer::Conv(conv3x3(self.latent_channels, widths[0]).init(device)), Layer::Relu(Relu::new())];
+            vec![Layer::Conv(conv3x3(self.latent_channels, widths[0]).init(device).into()), Layer::Relu(Relu::new())];
         for (level, (&width, &blocks)) in widths.iter().zip(&self.num_decoder_blocks).enumerate() {
             layers.extend((0..blocks).map(|_| Layer::Block(Block::new(width, device))));
             layers.extend(match widths.get(level + 1) {
                 Some(&next) => {
                     let factor = self.upsampling_scaling_factor as f32;
                     let upsample = Interpolate2dConfig::new().with_scale_factor(Some([factor, factor])).init();
-                    let conv = conv3x3(width, next).with_bias(false).init(device);
+                    let conv = conv3x3(width, next).with_bias(false).init(device).into();
                     vec![Layer::Upsample(upsample), Layer::Conv(conv)]
                 }
-                None => vec![Layer::Conv(conv3x3(width, self.out_channels * self.patch_size.pow(2)).init(device))],
+                None => {
+                    vec![Layer::Conv(conv3x3(width, self.out_channels * self.patch_size.pow(2)).init(device).into())]
+                }
             });
         }
         Ok(TinyDecoder { layers, patch_size: self.patch_size, rescale_pixels: self.rescale_pixels })
@@ -202,7 +204,7 @@ struct Block {
 
 impl Block {
     fn new(width: usize, device: &Device) -> Self {
-        let conv = || conv3x3(width, width).init(device);
+        let conv = || conv3x3(width, width).init(device).into();
         Self { conv_0: conv(), conv_2: conv(), conv_4: conv() }
     }
 

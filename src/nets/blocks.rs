@@ -1,9 +1,12 @@
 //! The blocks that the UNet is made of, and that networks beside it share.
 
-use super::kernels::{convolve, geglu, normalize};
+use super::{
+    kernels::{convolve, geglu, normalize},
+    layers::{Conv2d, Linear},
+};
 use burn::{
     module::Module,
-    nn::{GroupNorm, LayerNorm, Linear, conv::Conv2d},
+    nn::{GroupNorm, LayerNorm},
     tensor::{Tensor, activation::silu, module::attention, ops::AttentionModuleOptions},
 };
 

@@ -7,6 +7,7 @@ use super::{
     Pace,
     blocks::{Block, TimestepEmbedding},
     kernels::convolve,
+    layers::Conv2d,
     unet::{
         Contracting, Depth, Descent, Inputs, Residuals, Steps, UNetConfig, conv3x3, invalid, zero_branches, zero_conv,
     },
@@ -14,7 +15,7 @@ use super::{
 use crate::{Error, Result};
 use burn::{
     module::Module,
-    nn::conv::{Conv2d, Conv2dConfig},
+    nn::conv::Conv2dConfig,
     tensor::{Device, Tensor, activation::silu},
 };
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,7 @@ impl ControlNetConfig {
         let unet = self.mirrored();
         let Contracting { conv_in, time_embedding, add_embedding, down_blocks, mid_block } =
             unet.init_contracting(device);
-        let conv1x1 = |channels: usize| Conv2dConfig::new([channels, channels], [1, 1]).init(device);
+        let conv1x1 = |channels: usize| Conv2dConfig::new([channels, channels], [1, 1]).init(device).into();
         let channels = &unet.block_out_channels;
         let levels = down_blocks.iter().zip(channels).flat_map(|(block, &channels)| {
             std::iter::repeat_n(channels, block.resnets.len() + block.downsamplers.len())

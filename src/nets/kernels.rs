@@ -1,4 +1,5 @@
-//! Three operations that dominate the networks, computed on the CPU by kernels of our own.
+//! Operations that dominate the networks, computed by kernels of our own: three on the CPU, and those on quantized
+//! weights ([`packed`]) everywhere.
 //!
 //! burn's CPU backend convolves sample by sample, differentiates convolutions as convolutions, and spreads a
 //! normalization or an activation over many passes. The kernels here gather whole batches into one matrix product, save
@@ -6,11 +7,16 @@
 //!
 //! Measured on the training step of the `emoji` UNet (`tests/unet.rs`, `speed`).
 
+mod gpu;
+mod packed;
 mod winograd;
 
+use super::layers::Conv2d;
+use crate::weights::packed::Blocks;
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor},
-    nn::{GroupNorm, conv::Conv2d},
+    module::Param,
+    nn::{self, GroupNorm, PaddingConfig2d},
     tensor::{
         DType, Device, Tensor, TensorData,
         activation::{gelu, silu},
@@ -19,28 +25,71 @@ use burn::{
 use std::{cell::RefCell, ops::Range};
 use winograd::Winograd;
 
+pub use packed::{look_up, multiply};
+
 /// `conv(x)`, the layer's forward.
 ///
 /// `x`: `[batch, input, height, width]`; answers `[batch, output, out_height, out_width]`.
 pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let weight = conv.weight.val();
-    let stride = conv.stride[0];
-    let padding = match &conv.padding {
-        burn::nn::PaddingConfig2d::Valid => Some(0),
-        burn::nn::PaddingConfig2d::Explicit(top, left, bottom, right) => {
-            [left, bottom, right].into_iter().all(|side| side == top).then_some(*top)
-        }
-        _ => None,
+    let layer = &conv.layer;
+    let shape: [usize; 4] = layer.weight.lazy_shape().dims();
+    let padding = match layer.padding {
+        PaddingConfig2d::Valid => Some([0; 4]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => Some([top, left, bottom, right]),
+        PaddingConfig2d::Same => None,
     };
-    let plain = conv.groups == 1 && conv.dilation == [1, 1] && conv.stride[1] == stride;
-    match padding {
-        Some(padding) if plain && on_cpu(&x) && fits(&x, &weight, stride, padding) => {
-            let no_bias = || Tensor::zeros([weight.dims()[0]], &x.device());
-            let bias = conv.bias.as_ref().map_or_else(no_bias, |bias| bias.val());
-            let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    let plain = layer.groups == 1 && layer.dilation == [1, 1];
+    let kernel = [shape[2], shape[3]];
+    let window = padding.filter(|_| plain).map(|padding| Window { kernel, stride: layer.stride, padding });
+    let on_cpu = on_cpu(&x);
+    // The CPU's kernels are of square windows.
+    let square =
+        window.and_then(|window| window.square()).filter(|&(stride, padding)| fits(&x, shape, stride, padding));
+    let bias = |x: &Tensor<4>| match &layer.bias {
+        Some(bias) => bias.val(),
+        None => Tensor::zeros([shape[0]], &x.device()),
+    };
+    match (conv.packed(), window, square) {
+        (None, _, Some((stride, padding))) if on_cpu => {
+            let bias = bias(&x).into_dispatch();
+            let (x, weight) = (x.into_dispatch(), layer.weight.val().into_dispatch());
             Tensor::from_dispatch(Dispatch::convolve(x, weight, bias, stride, padding))
         }
-        _ => conv.forward(x),
+        (None, ..) => layer.forward(x),
+        (Some(weight), Some(window), square) if !on_cpu || square.is_some() => {
+            let bias = bias(&x);
+            packed::convolve(x, weight, bias, window, shape[0])
+        }
+        (Some(weight), ..) => {
+            let rows = Tensor::arange(0..shape[0] as i64, &x.device());
+            let weight = look_up(weight, [shape[0], shape[1..].iter().product()], rows).reshape(shape);
+            nn::conv::Conv2d { weight: Param::from_tensor(weight), ..layer.clone() }.forward(x)
+        }
+    }
+}
+
+/// What a convolution does to the pixels' grid: top, left, bottom and right padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Window {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 4],
+}
+
+impl Window {
+    /// Stride and padding where they and the kernel are the same along both axes and on all sides.
+    fn square(self) -> Option<(usize, usize)> {
+        let Self { kernel, stride, padding, .. } = self;
+        let same = kernel[0] == kernel[1] && stride[0] == stride[1] && padding == [padding[0]; 4];
+        same.then_some((stride[0], padding[0]))
+    }
+
+    /// Height and width of the output of a map of this height and width.
+    fn output(self, [height, width]: [usize; 2]) -> [usize; 2] {
+        let [top, left, bottom, right] = self.padding;
+        let size =
+            |axis: usize, padded: usize| (padded + 1).saturating_sub(self.kernel[axis]).div_ceil(self.stride[axis]);
+        [size(0, height + top + bottom), size(1, width + left + right)]
     }
 }
 
@@ -91,10 +140,9 @@ fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// Whether a kernel takes the convolution: the columns of one sample must stay small, unless Winograd's tiles do it.
-fn fits(x: &Tensor<4>, weight: &Tensor<4>, stride: usize, padding: usize) -> bool {
-    let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
-    let small = geometry.taps() * geometry.pixels() <= 1 << 22;
-    weight.dims()[2] == weight.dims()[3] && (small || geometry.is_winograd())
+fn fits(x: &Tensor<4>, weight: [usize; 4], stride: usize, padding: usize) -> bool {
+    let geometry = Geometry::new(x.dims(), weight, stride, padding);
+    geometry.taps() * geometry.pixels() <= 1 << 22 || geometry.is_winograd()
 }
 
 /// The kernels. `scale` and `shift` are `[batch, channels]`.
@@ -123,7 +171,7 @@ type Array = FloatTensor<Flex>;
 impl CpuKernels for Flex {
     fn convolve(x: Array, weight: Array, bias: Array, stride: usize, padding: usize) -> Array {
         let geometry = Geometry::of(&x, &weight, stride, padding);
-        geometry.forward(&x.to_contiguous(), &weight, &bias.to_contiguous())
+        geometry.forward(&x.to_contiguous(), Rows::Dense(weight.to_contiguous().storage()), &bias.to_contiguous())
     }
 
     fn normalize(x: Array, scale: Array, shift: Array, groups: usize, epsilon: f64, activate: bool) -> Array {
@@ -208,7 +256,6 @@ impl<'a> Matrices<'a> {
     }
 
     /// Each of them transposed.
-    #[cfg(feature = "train")]
     fn transposed(self) -> Self {
         let [matrix, row, column] = self.strides;
         Self { rows: self.columns, columns: self.rows, strides: [matrix, column, row], ..self }
@@ -285,6 +332,37 @@ impl Drop for Scratch {
         let values = std::mem::take(&mut self.0);
         if values.capacity() <= Self::KEPT {
             SCRATCH.with_borrow_mut(|kept| kept.push(values));
+        }
+    }
+}
+
+/// The rows of a matrix of weights: numbers, or blocks that become numbers where they are read.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Dense(&'a [f32]),
+    Packed(Blocks<'a>),
+}
+
+impl Rows<'_> {
+    /// Calls `work` with the numbers of some of the rows, each `length` long.
+    #[inline(always)]
+    fn with<T>(&self, rows: Range<usize>, length: usize, work: impl FnOnce(&[f32]) -> T) -> T {
+        match self {
+            Self::Dense(numbers) => work(&numbers[rows.start * length..rows.end * length]),
+            Self::Packed(blocks) => {
+                let mut numbers = Scratch::new(rows.len() * length);
+                if rows.len() == 1 {
+                    blocks.read(rows.start * length, &mut numbers.0);
+                } else {
+                    each_chunk(
+                        &mut numbers.0,
+                        length,
+                        #[inline(always)]
+                        |row, numbers| blocks.read((rows.start + row) * length, numbers),
+                    );
+                }
+                work(&numbers.0)
+            }
         }
     }
 }
@@ -427,13 +505,18 @@ impl Geometry {
         );
     }
 
-    fn forward(&self, x: &Array, weight: &Array, bias: &Array) -> Array {
+    /// `x` and `bias` are contiguous.
+    fn forward(&self, x: &Array, weight: Rows<'_>, bias: &Array) -> Array {
+        let [out, ..] = self.output;
         if self.is_winograd() {
-            return Winograd::new(x, weight).forward(x, weight, bias);
+            return Winograd::new(x, out).forward(x, weight, bias);
         }
+        weight.with(0..out, self.taps(), |weight| self.forward_by_columns(x, weight, bias))
+    }
+
+    fn forward_by_columns(&self, x: &Array, weight: &[f32], bias: &Array) -> Array {
         let ([out, height, width], pixels) = (self.output, self.pixels());
-        let weight = weight.to_contiguous();
-        let weight = Matrices::one(weight.storage(), out, self.taps());
+        let weight = Matrices::one(weight, out, self.taps());
         let bias: &[f32] = bias.storage();
         let mut y = vec![0.0; self.batch * out * pixels];
         for samples in self.tiles() {
@@ -455,14 +538,14 @@ impl Geometry {
         array(y, [self.batch, out, height, width])
     }
 
-    /// The gradients of `x` (if `wanted`), weight and bias, given that of `y`.
+    /// The gradients of `x` (if `wanted`), weight and bias, given that of `y`; all are contiguous.
     #[cfg(feature = "train")]
     fn backward(&self, x: &Array, weight: &Array, grad: &Array, wanted: bool) -> (Option<Array>, Array, Array) {
         if self.is_winograd() {
-            return Winograd::new(x, weight).backward(x, weight, grad, wanted);
+            return Winograd::new(x, self.output[0]).backward(x, Rows::Dense(weight.storage()), grad, wanted);
         }
         let ([channels, height, width], [out, ..], pixels) = (self.input, self.output, self.pixels());
-        let (weight, grad): (_, &[f32]) = (weight.to_contiguous(), grad.storage());
+        let grad: &[f32] = grad.storage();
         let weight = Matrices::one(weight.storage(), out, self.taps());
         let mut grad_x = vec![0.0; if wanted { self.batch * channels * height * width } else { 0 }];
         let mut grad_weight = vec![0.0; out * self.taps()];
@@ -794,9 +877,9 @@ mod gradients {
         ) -> FloatTensor<Self> {
             let nodes = [x.node(), weight.node(), bias.node()];
             let (x, weight, bias) =
-                (x.primitive().to_contiguous(), weight.primitive().clone(), bias.primitive().to_contiguous());
+                (x.primitive().to_contiguous(), weight.primitive().to_contiguous(), bias.primitive().to_contiguous());
             let geometry = Geometry::of(&x, &weight, stride, padding);
-            let y = geometry.forward(&x, &weight, &bias);
+            let y = geometry.forward(&x, Rows::Dense(weight.storage()), &bias);
             match Convolution.prepare::<C>(nodes).compute_bound().stateful() {
                 OpsKind::Tracked(prep) => prep.finish((geometry, x, weight), y),
                 OpsKind::UnTracked(prep) => prep.finish(y),

@@ -9,6 +9,7 @@ pub mod autoencoder_tiny;
 mod blocks;
 pub mod controlnet;
 pub(crate) mod kernels;
+pub mod layers;
 mod pace;
 pub mod picture_encoder;
 pub mod text;

@@ -53,6 +53,8 @@ struct Inner {
     every: usize,
     yielder: Option<Box<Yielder>>,
     on_progress: RefCell<Option<Box<Listener>>>,
+    /// Those who wait for something else and must hear of a cancel.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Pace {
@@ -78,6 +80,7 @@ impl Pace {
                 every: every.max(1),
                 yielder,
                 on_progress: RefCell::new(None),
+                waiting: RefCell::default(),
             })),
         }
     }
@@ -99,7 +102,29 @@ impl Pace {
     pub fn cancel(&self) {
         if let Some(inner) = &self.inner {
             inner.cancelled.set(true);
+            inner.waiting.take().into_iter().for_each(Waker::wake);
         }
+    }
+
+    /// What `work` answers, unless this is cancelled first: then `work` is dropped at once.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and those of `work`.
+    pub async fn race<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        std::future::poll_fn(|context| {
+            if let Err(cancelled) = self.check() {
+                return Poll::Ready(Err(cancelled));
+            }
+            if let Some(inner) = &self.inner {
+                let waiting = &mut *inner.waiting.borrow_mut();
+                if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    waiting.push(context.waker().clone());
+                }
+            }
+            work.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Whether [`Pace::cancel`] was called.

@@ -6,16 +6,14 @@
 use super::{
     Pace,
     kernels::{convolve, normalize},
+    layers::{Conv2d, Linear},
     now,
     unet::{conv3x3, invalid, zero_conv},
 };
 use crate::{Error, Result};
 use burn::{
     module::Module,
-    nn::{
-        GroupNorm, GroupNormConfig, Linear, LinearConfig,
-        conv::{Conv2d, Conv2dConfig},
-    },
+    nn::{GroupNorm, GroupNormConfig, LinearConfig, conv::Conv2dConfig},
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -69,8 +67,8 @@ impl PictureEncoderConfig {
         Ok(PictureEncoder {
             levels: levels.collect(),
             norm_out: norm(last),
-            to_tokens: Conv2dConfig::new([last, self.projection_dim], [1, 1]).init(device),
-            to_pooled: LinearConfig::new(last, self.projection_dim).init(device),
+            to_tokens: Conv2dConfig::new([last, self.projection_dim], [1, 1]).init(device).into(),
+            to_pooled: LinearConfig::new(last, self.projection_dim).init(device).into(),
             config: self.clone(),
         })
     }

@@ -9,15 +9,13 @@ use super::{
         TransformerLayer, upsample,
     },
     kernels::{convolve, normalize},
+    layers::Conv2d,
     now,
 };
 use crate::{Error, Result};
 use burn::{
     module::Module,
-    nn::{
-        GroupNorm, GroupNormConfig, Initializer, LayerNormConfig, LinearConfig, PaddingConfig2d,
-        conv::{Conv2d, Conv2dConfig},
-    },
+    nn::{GroupNorm, GroupNormConfig, Initializer, LayerNormConfig, LinearConfig, PaddingConfig2d, conv::Conv2dConfig},
     tensor::{Device, Tensor, activation::silu},
 };
 use serde::{Deserialize, Serialize};
@@ -406,8 +404,8 @@ impl UNetConfig {
         let channels = &self.block_out_channels;
         let (first, last) = (channels[0], self.levels() - 1);
         let embedding = |input| TimestepEmbedding {
-            linear_1: LinearConfig::new(input, 4 * first).init(device),
-            linear_2: LinearConfig::new(4 * first, 4 * first).init(device),
+            linear_1: LinearConfig::new(input, 4 * first).init(device).into(),
+            linear_2: LinearConfig::new(4 * first, 4 * first).init(device).into(),
         };
         let down_blocks = (0..=last).map(|level| {
             let input = channels[level.saturating_sub(1)];
@@ -450,24 +448,24 @@ impl UNetConfig {
         ResnetBlock {
             norm1: self.norm(input, self.norm_eps, device),
             conv1: conv3x3(input, output, 1, device),
-            time_emb_proj: LinearConfig::new(time, if scale_shift { 2 * output } else { output }).init(device),
+            time_emb_proj: LinearConfig::new(time, if scale_shift { 2 * output } else { output }).init(device).into(),
             norm2: self.norm(output, self.norm_eps, device),
             conv2: conv3x3(output, output, 1, device),
-            conv_shortcut: (input != output).then(|| Conv2dConfig::new([input, output], [1, 1]).init(device)),
+            conv_shortcut: (input != output).then(|| Conv2dConfig::new([input, output], [1, 1]).init(device).into()),
             scale_shift,
         }
     }
 
     fn init_transformer(&self, level: usize, dim: usize, device: &Device) -> Transformer {
         let projection = || match self.use_linear_projection {
-            true => Projection::Linear(LinearConfig::new(dim, dim).init(device)),
-            false => Projection::Conv(Conv2dConfig::new([dim, dim], [1, 1]).init(device)),
+            true => Projection::Linear(LinearConfig::new(dim, dim).init(device).into()),
+            false => Projection::Conv(Conv2dConfig::new([dim, dim], [1, 1]).init(device).into()),
         };
         let attention = |context| Attention {
-            to_q: LinearConfig::new(dim, dim).with_bias(false).init(device),
-            to_k: LinearConfig::new(context, dim).with_bias(false).init(device),
-            to_v: LinearConfig::new(context, dim).with_bias(false).init(device),
-            to_out_0: LinearConfig::new(dim, dim).init(device),
+            to_q: LinearConfig::new(dim, dim).with_bias(false).init(device).into(),
+            to_k: LinearConfig::new(context, dim).with_bias(false).init(device).into(),
+            to_v: LinearConfig::new(context, dim).with_bias(false).init(device).into(),
+            to_out_0: LinearConfig::new(dim, dim).init(device).into(),
             heads: self.heads().at(level),
         };
         let layer = |_| TransformerLayer {
@@ -477,8 +475,8 @@ impl UNetConfig {
             attn2: attention(self.cross_attention_dim),
             norm3: LayerNormConfig::new(dim).init(device),
             ff: FeedForward {
-                net_0: Geglu { proj: LinearConfig::new(dim, 8 * dim).init(device) },
-                net_2: LinearConfig::new(4 * dim, dim).init(device),
+                net_0: Geglu { proj: LinearConfig::new(dim, 8 * dim).init(device).into() },
+                net_2: LinearConfig::new(4 * dim, dim).init(device).into(),
             },
         };
         Transformer {
@@ -508,12 +506,13 @@ pub(super) fn conv3x3(input: usize, output: usize, stride: usize, device: &Devic
         .with_stride([stride; 2])
         .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
         .init(device)
+        .into()
 }
 
 pub(super) fn zero_conv(conv: &mut Conv2d, device: &Device) {
-    let shape = conv.weight.lazy_shape();
-    conv.bias = Some(Initializer::Zeros.init([shape[0]], device));
-    conv.weight = Initializer::Zeros.init(shape, device);
+    let shape = conv.layer.weight.lazy_shape();
+    conv.layer.bias = Some(Initializer::Zeros.init([shape[0]], device));
+    conv.layer.weight = Initializer::Zeros.init(shape, device);
 }
 
 /// Makes every residual branch of a block start as nothing.
@@ -523,8 +522,8 @@ pub(super) fn zero_branches(block: &mut Block, device: &Device) {
         match &mut transformer.proj_out {
             Projection::Conv(conv) => zero_conv(conv, device),
             Projection::Linear(linear) => {
-                linear.weight = Initializer::Zeros.init(linear.weight.lazy_shape(), device);
-                linear.bias = Some(Initializer::Zeros.init([transformer.norm.num_channels], device));
+                linear.layer.weight = Initializer::Zeros.init(linear.layer.weight.lazy_shape(), device);
+                linear.layer.bias = Some(Initializer::Zeros.init([transformer.norm.num_channels], device));
             }
         }
     }

@@ -1,10 +1,11 @@
-//! The generator: a loaded model that draws, and the models that draw along with it.
+//! The generator: a model that draws, and the models that draw along with it.
 
 use super::{
     Drawing, Event, Request, Settings,
-    components::{Components, Tally, bytes},
     config::{ControlKind, PipelineConfig},
-    model::{Model, Plan},
+    model::Model,
+    plan::{self, Plan},
+    residency::{Part, Residency},
     studio::{Estimate, Stage, Studio},
 };
 use crate::{
@@ -17,17 +18,23 @@ use crate::{
     diffusion::noise::Stream,
     nets::Pace,
     pixels,
-    weights::{manifest::Manifest, source::Source},
+    weights::{Depot, LoadProgress, manifest::Manifest, watched},
 };
 use burn::tensor::{Tensor, TensorData};
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, pin::pin, rc::Rc, task::Poll};
 use web_time::Instant;
 
-/// A loaded model that draws.
+/// Bytes of weights that stay in memory between pictures, unless somebody says otherwise: those of every model that was made for
+/// the browser, though not of Stable Diffusion, whose parts then come and go.
+pub const MEMORY: u64 = 1 << 30;
+
+/// A model that draws.
 pub struct Generator {
-    home: Model,
+    home: Rc<Model>,
+    depot: Depot,
     /// Those that were needed so far.
     companions: RefCell<BTreeMap<ControlKind, Rc<Model>>>,
+    residency: Rc<Residency>,
     device: OpenDevice,
 }
 
@@ -40,103 +47,104 @@ pub enum Passage {
     ScaledNoise,
 }
 
-/// How far a load has come, in bytes of weights that are here and verified.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LoadProgress {
-    /// Role of the component that is arriving.
-    pub component: String,
-    /// Bytes here.
-    pub loaded_bytes: u64,
-    /// Bytes of the whole load.
-    pub total_bytes: u64,
-}
-
 impl Generator {
-    /// Loads every component that drawing from a prompt needs, in the manifest's order, onto `device`.
-    ///
-    /// `pace` cancels the load between chunks.
+    /// Opens the model in `depot`: only its manifest is read. Weights come onto `device` when they are needed or asked for, and
+    /// those that nothing needs leave it when there are more than `memory` bytes of them, if the depot keeps them.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Checksum`], [`Error::Corrupt`], a tensor error, or [`Error::Cancelled`].
-    pub async fn load(
-        source: &dyn Source,
-        device: OpenDevice,
-        pace: &Pace,
-        on_progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Self> {
-        let manifest = Manifest::load(source).await?;
-        let config = PipelineConfig::from_json(&manifest.pipeline)?;
-        let roles = config.components();
-        let total_bytes = bytes(&manifest, &roles);
-        let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
-        let components = Components::load(source, &manifest, &roles, pace, &mut tally).await?;
-        let home = Model::load(manifest.clone(), config.clone(), &components, &[], &device.device)?;
-        Ok(Self { home, companions: RefCell::default(), device })
+    /// [`Error::Read`], [`Error::Refused`], [`Error::Corrupt`], [`Error::Unsupported`].
+    pub async fn open(depot: Depot, device: OpenDevice, memory: u64) -> Result<Self> {
+        let residency = Residency::new(device.device.clone(), memory);
+        let home = Rc::new(Model::open(&depot, &residency, &[], &device.device).await?);
+        Ok(Self { home, depot, companions: RefCell::default(), residency, device })
     }
 
-    /// Loads what `request` needs beyond that: the companions that it draws with, and the encoders that it takes pictures in
-    /// with. What is here already is not loaded again; `source` is the one that the model came from.
+    /// What drawing `request` takes: what must be fetched for it, and the memory that it needs. No weights are fetched to know
+    /// that.
     ///
     /// # Errors
-    /// As [`Generator::load`]; those of [`Request::resolve`].
+    /// Those of [`Request::resolve`] and [`Generator::open`].
+    pub async fn plan(&self, request: &Request) -> Result<Plan> {
+        let stages = self.stages(&self.resolve(request)?).await?;
+        plan::plan(&self.residency, &stages, &self.device).await
+    }
+
+    /// Loads what the first step of `request` needs. The rest comes while it draws.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Refused`], [`Error::Checksum`], [`Error::Corrupt`], a tensor error, or [`Error::Cancelled`];
+    /// those of [`Request::resolve`].
+    pub async fn load(&self, request: &Request, pace: &Pace, on_progress: &mut dyn FnMut(LoadProgress)) -> Result<()> {
+        let [first, ..] = self.stages(&self.resolve(request)?).await?;
+        self.arrive(&first, pace, on_progress).await
+    }
+
+    /// Loads all that `request` needs, as far as memory and the store go.
+    ///
+    /// # Errors
+    /// As [`Generator::load`].
     pub async fn prepare(
         &self,
         request: &Request,
-        source: &dyn Source,
         pace: &Pace,
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<()> {
-        let settings = self.resolve(request)?;
-        let needed = self.companions_of(&settings);
-        let arriving = needed.iter().copied().filter(|kind| !self.companions.borrow().contains_key(kind));
+        let parts = self.stages(&self.resolve(request)?).await?.concat();
+        self.arrive(&parts, pace, on_progress).await
+    }
 
-        let mut plans = Vec::new();
-        for kind in arriving {
-            let source = self.beside(kind, source)?;
-            let manifest = Manifest::load(&*source).await?;
-            let config = PipelineConfig::from_json(&manifest.pipeline)?;
-            if !config.serves(kind) {
-                return Err(Error::Unsupported(format!("model `{}` as companion for `{kind}`", manifest.name)));
+    /// What a drawing needs, by the order of its need: for the first step, for the steps after it, for the picture.
+    async fn stages(&self, settings: &Settings) -> Result<[Vec<Rc<dyn Part>>; 3]> {
+        let needed = self.companions_of(settings);
+        for kind in &needed {
+            if self.companions.borrow().contains_key(kind) {
+                continue;
             }
-            plans.push((kind, source, manifest, config));
+            let mut others: Vec<_> = self.companions.borrow().values().cloned().collect();
+            others.push(self.home.clone());
+            let model = Model::open(&self.beside(*kind)?, &self.residency, &others, &self.device.device).await?;
+            if !model.config.serves(*kind) {
+                let name = &model.manifest.name;
+                return Err(Error::Unsupported(format!("model `{name}` as companion for `{kind}`")));
+            }
+            self.companions.borrow_mut().insert(*kind, Rc::new(model));
         }
-        let encoder = self.home.config.latent.encoder.as_deref();
-        let encodes = settings.init.is_some() || settings.draft.is_some() || !needed.is_empty();
-        let encoder = encoder.filter(|_| encodes && !self.home.space.encodes());
-        if encodes && self.home.config.latent.encoder.is_none() {
-            let why = "this model takes no pictures in: it has no encoder";
-            return Err(Error::Unsupported(why.into()));
+        let companions = self.companions.borrow();
+        let models = || [&self.home].into_iter().chain(needed.iter().map(|kind| &companions[kind]));
+        let (mut first, mut later): (Vec<_>, Vec<_>) =
+            (models().flat_map(|model| model.first()).collect(), models().flat_map(|model| model.later()).collect());
+        // Models that draw together pass through pixels at every step.
+        if !needed.is_empty() || settings.draft.is_some() || settings.init.is_some() {
+            if self.home.space.encoder().is_none() {
+                let why = "this model takes no pictures in: it has no encoder";
+                return Err(Error::Unsupported(why.into()));
+            }
+            first.extend(models().filter_map(|model| model.space.encoder()));
+            later.extend(models().filter(|_| !needed.is_empty()).map(|model| model.space.decoder()));
         }
+        Ok([first, later, vec![self.home.space.decoder()]])
+    }
 
-        let here: Vec<Rc<Model>> = self.companions.borrow().values().cloned().collect();
-        let here: Vec<&Model> = here.iter().map(|model| &**model).chain([&self.home]).collect();
-        // Models may share files with one another: what arrives twice is loaded once.
-        let encoder_file = encoder.map(|role| self.home.manifest.component(role)).transpose()?;
-        let mut arriving: BTreeMap<_, _> = encoder_file.iter().map(|file| (&file.sha256, file.bytes)).collect();
-        for (_, _, manifest, config) in &plans {
-            let plan = Plan { manifest, config };
-            let roles = plan.roles(&here);
-            let files = manifest.components.iter().filter(|component| roles.contains(&component.role.as_str()));
-            arriving.extend(files.map(|component| (&component.sha256, component.bytes)));
-        }
-        let total_bytes = arriving.into_values().sum();
-        let mut tally = Tally { loaded_bytes: 0, total_bytes, on_progress };
-        if let Some(role) = encoder {
-            let components = Components::load(source, &self.home.manifest, &[role], pace, &mut tally).await?;
-            self.home.space.load_encoder(&components, role, &self.device.device)?;
-        }
-        for (kind, source, manifest, config) in plans {
-            let here: Vec<Rc<Model>> = self.companions.borrow().values().cloned().collect();
-            let shared: Vec<&Model> = here.iter().map(|model| &**model).chain([&self.home]).collect();
-            let plan = Plan { manifest: &manifest, config: &config };
-            let roles = plan.roles(&shared);
-            let components = Components::load(&*source, &manifest, &roles, pace, &mut tally).await?;
-            let model = Model::load(manifest.clone(), config.clone(), &components, &shared, &self.device.device)?;
-            if let Some(role) = &config.latent.encoder {
-                model.space.load_encoder(&components, role, &self.device.device)?;
-            }
-            self.companions.borrow_mut().insert(kind, Rc::new(model));
+    async fn arrive(
+        &self,
+        parts: &[Rc<dyn Part>],
+        pace: &Pace,
+        on_progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<()> {
+        self.expect(parts);
+        watched(self.depot.traffic(), on_progress, self.ahead(parts, pace)).await
+    }
+
+    /// Counts what is not here among what is to arrive.
+    fn expect(&self, parts: &[Rc<dyn Part>]) {
+        let traffic = self.depot.traffic();
+        traffic.settle();
+        parts.iter().filter(|part| !part.is_here()).for_each(|part| traffic.expect(part.component()));
+    }
+
+    async fn ahead(&self, parts: &[Rc<dyn Part>], pace: &Pace) -> Result<()> {
+        for part in parts {
+            self.residency.ahead(&**part, pace).await?;
         }
         Ok(())
     }
@@ -156,12 +164,17 @@ impl Generator {
         &self.device
     }
 
+    /// Bytes of weights in memory, and the most there ever were.
+    pub fn resident_bytes(&self) -> (u64, u64) {
+        (self.residency.bytes(), self.residency.peak())
+    }
+
     /// `[height, width]` in which the picture of a control is seen where a picture of `size` is drawn. Of a companion that was
     /// not needed yet, only the manifest is read.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if nothing here follows that control; as [`Manifest::load`].
-    pub async fn control_size(&self, kind: ControlKind, size: [usize; 2], source: &dyn Source) -> Result<[usize; 2]> {
+    pub async fn control_size(&self, kind: ControlKind, size: [usize; 2]) -> Result<[usize; 2]> {
         let seen = |config: &PipelineConfig, size| match kind {
             ControlKind::Outline => config.own_size(size),
             ControlKind::Variation => [config.image.height, config.image.width],
@@ -173,15 +186,15 @@ impl Generator {
         if let Some(model) = here {
             return Ok(seen(&model.config, size));
         }
-        let manifest = Manifest::load(&*self.beside(kind, source)?).await?;
+        let manifest = self.beside(kind)?.manifest().await?;
         Ok(seen(&PipelineConfig::from_json(&manifest.pipeline)?, size))
     }
 
-    /// The folder of the companion for `kind`, beside that of the model in `source`.
-    fn beside<'s>(&self, kind: ControlKind, source: &'s dyn Source) -> Result<Box<dyn Source + 's>> {
+    /// The folder of the companion for `kind`, beside the model's.
+    fn beside(&self, kind: ControlKind) -> Result<Depot> {
         let companion = self.home.config.companions.get(&kind);
         let companion = companion.ok_or_else(|| Error::Unsupported(format!("the control `{kind}` in this model")))?;
-        Ok(source.sibling(&companion.folder))
+        Ok(self.depot.sibling(&companion.folder))
     }
 
     /// What a request comes to for this model.
@@ -192,11 +205,11 @@ impl Generator {
         request.resolve(&self.home.manifest.name, &self.home.config)
     }
 
-    /// Draws a picture.
+    /// Draws a picture. What it needs and is not here comes meanwhile.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a request the model cannot fulfil, [`Error::Unsupported`] if it needs what
-    /// [`Generator::prepare`] has not loaded, [`Error::Cancelled`], [`Error::Device`].
+    /// [`Error::Invalid`] for a request the model cannot fulfil, [`Error::Unsupported`], [`Error::Cancelled`],
+    /// [`Error::Device`]; as [`Generator::load`].
     pub async fn generate(&self, request: &Request, pace: &Pace, on_event: &mut dyn FnMut(Event)) -> Result<Drawing> {
         self.draw(request, None, pace, on_event).await
     }
@@ -260,9 +273,28 @@ impl Generator {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<(Drawing, Option<Tensor<4>>)> {
         let settings = self.resolve(request)?;
+        let parts = self.stages(&settings).await?.concat();
+        self.expect(&parts);
+        let on_event = RefCell::new(on_event);
+        let drawing = self.paint(request, &settings, noise, passage, pace, &on_event);
+        let drawing = beside(drawing, self.ahead(&parts, pace));
+        let mut on_progress = |progress| (on_event.borrow_mut())(Event::Load(progress));
+        watched(self.depot.traffic(), &mut on_progress, drawing).await
+    }
+
+    async fn paint(
+        &self,
+        request: &Request,
+        settings: &Settings,
+        noise: Option<TensorData>,
+        passage: Passage,
+        pace: &Pace,
+        on_event: &RefCell<&mut dyn FnMut(Event)>,
+    ) -> Result<(Drawing, Option<Tensor<4>>)> {
+        let on_event = &mut |event| (on_event.borrow_mut())(event);
         let mut clock = Clock::start();
         let companions = self.companions.borrow().clone();
-        let studio = Studio::new(&self.home, &companions, request, &settings, pace);
+        let studio = Studio::new(&self.home, &companions, request, settings, pace);
         let sigmas = studio.sigmas()?;
         let low = settings.draft.as_ref().map_or(f64::INFINITY, |draft| self.home.schedule.sigma(draft.t_low));
         let (before, after) = divide(&sigmas, low);
@@ -314,6 +346,20 @@ impl Generator {
         let image = settings.background.behind(image);
         Ok((Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps }, passed))
     }
+}
+
+/// What `work` answers. `aside` goes on as long as that takes; if it fails, `work` will meet what it failed with.
+async fn beside<T>(work: impl Future<Output = T>, aside: impl Future<Output = Result<()>>) -> T {
+    let (mut work, mut aside) = (pin!(work), pin!(aside));
+    let mut going = true;
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(done) = work.as_mut().poll(context) {
+            return Poll::Ready(done);
+        }
+        going = going && aside.as_mut().poll(context).is_pending();
+        Poll::Pending
+    })
+    .await
 }
 
 async fn read(latents: Tensor<4>) -> Result<TensorData> {

@@ -1,8 +1,8 @@
 //! A model's latent space: its autoencoder, whatever kind it is of, between latents and ink and cover.
 
 use super::{
-    components::Components,
-    config::{ImageConfig, LatentConfig, PixelRange},
+    config::{LatentConfig, PipelineConfig, PixelRange},
+    residency::{Part, Residency, Resident},
 };
 use crate::{
     Error, Result,
@@ -13,15 +13,16 @@ use crate::{
         autoencoder_kl::{AutoencoderKlConfig, KlDecoder, KlEncoder},
         autoencoder_tiny::{AutoencoderTinyConfig, TinyDecoder, TinyEncoder},
     },
-    weights,
+    weights::{Arrival, Depot, manifest::Manifest},
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use std::{cell::OnceCell, ops::Range};
+use std::{ops::Range, rc::Rc};
 
-/// A latent space's way to pixels and back. The encoder comes when something needs it.
+/// A latent space's way to pixels and back.
 pub struct LatentSpace {
-    decoder: Decoder,
-    encoder: OnceCell<Encoder>,
+    key: String,
+    decoder: Rc<Resident<Decoder>>,
+    encoder: Option<Rc<Resident<Encoder>>>,
     /// `[1, channels or 1, 1, 1]`.
     shift: Tensor<4>,
     scale: Tensor<4>,
@@ -52,60 +53,67 @@ const TILE: usize = 64;
 const OVERLAP: usize = 8;
 
 impl LatentSpace {
-    /// Loads the decoder.
+    /// What tells the space of a model from others: the numbers of its configuration and the content of its files.
     ///
     /// # Errors
-    /// As [`weights::load`]; [`Error::Unsupported`] for a network this engine does not know.
-    pub fn load(components: &Components, config: &LatentConfig, image: &ImageConfig, device: &Device) -> Result<Self> {
-        let (file, network) = components.find(&config.decoder, &AUTOENCODERS)?;
-        let decoder = if network == AUTOENCODERS[0] {
-            let config: AutoencoderTinyConfig = file.config()?;
-            Decoder::Tiny(Box::new(weights::load(config.init_decoder(device)?, file, "decoder.")?))
-        } else {
-            let config: AutoencoderKlConfig = file.config()?;
-            Decoder::Kl(Box::new(weights::load(config.init_decoder(device)?, file, "")?))
+    /// [`Error::Corrupt`] if the manifest does not list them.
+    pub fn key(config: &LatentConfig, manifest: &Manifest) -> Result<String> {
+        let roles = config.encoder.iter().chain([&config.decoder]);
+        let files: String = roles.map(|role| Ok(manifest.component(role)?.key())).collect::<Result<_>>()?;
+        Ok(files + &serde_json::to_string(config).expect("plain data"))
+    }
+
+    /// The space of the model in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Unsupported`] if the manifest does not list the networks, or others.
+    pub fn new(
+        config: &PipelineConfig,
+        folder: (&Depot, &Rc<Manifest>),
+        residency: &Rc<Residency>,
+        device: &Device,
+    ) -> Result<Self> {
+        let (latent, image) = (&config.latent, &config.image);
+        let decoder = {
+            let device = device.clone();
+            residency.part(folder, &latent.decoder, &AUTOENCODERS, move |file| Decoder::load(file, device.clone()))?
+        };
+        let encoder = |role: &String| {
+            let device = device.clone();
+            residency.part(folder, role, &AUTOENCODERS, move |file| Encoder::load(file, device.clone()))
         };
         let per_channel =
             |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len(), 1, 1]), device);
         Ok(Self {
+            key: Self::key(latent, folder.1)?,
             decoder,
-            encoder: OnceCell::new(),
-            shift: per_channel(&config.shift),
-            scale: per_channel(&config.scale),
-            pixels: config.pixels,
-            factor: config.factor,
-            tile: TILE.max(image.width.max(image.height) / config.factor),
+            encoder: latent.encoder.as_ref().map(encoder).transpose()?,
+            shift: per_channel(&latent.shift),
+            scale: per_channel(&latent.scale),
+            pixels: latent.pixels,
+            factor: latent.factor,
+            tile: TILE.max(image.width.max(image.height) / latent.factor),
         })
     }
 
-    /// Whether the encoder is here.
-    pub fn encodes(&self) -> bool {
-        self.encoder.get().is_some()
+    /// Whether this is the space of that [`LatentSpace::key`].
+    pub fn is(&self, key: &str) -> bool {
+        self.key == key
     }
 
-    /// Loads the encoder, unless it is here.
-    ///
-    /// # Errors
-    /// As [`LatentSpace::load`]; [`Error::Unsupported`] if the model has none.
-    pub fn load_encoder(&self, components: &Components, role: &str, device: &Device) -> Result<()> {
-        if self.encodes() {
-            return Ok(());
-        }
-        let (file, network) = components.find(role, &AUTOENCODERS)?;
-        let encoder = if network == AUTOENCODERS[0] {
-            let config: AutoencoderTinyConfig = file.config()?;
-            Encoder::Tiny(Box::new(weights::load(config.init_encoder(device)?, file, "encoder.")?))
-        } else {
-            let config: AutoencoderKlConfig = file.config()?;
-            Encoder::Kl(Box::new(weights::load(config.init_encoder(device)?, file, "")?))
-        };
-        let _ = self.encoder.set(encoder);
-        Ok(())
+    /// What decodes.
+    pub fn decoder(&self) -> Rc<dyn Part> {
+        self.decoder.clone()
+    }
+
+    /// What encodes, if the model has it.
+    pub fn encoder(&self) -> Option<Rc<dyn Part>> {
+        self.encoder.clone().map(|encoder| encoder as Rc<dyn Part>)
     }
 
     async fn decode_tile(&self, latents: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
         let latents = latents / self.scale.clone() + self.shift.clone();
-        let decoded = match &self.decoder {
+        let decoded = match &*self.decoder.get(pace).await? {
             Decoder::Tiny(net) => net.decode(latents, pace).await?,
             Decoder::Kl(net) => net.decode(latents, pace).await?,
         };
@@ -134,6 +142,28 @@ impl LatentSpace {
     }
 }
 
+impl Decoder {
+    async fn load(arrival: Arrival, device: Device) -> Result<Self> {
+        if arrival.network() == AUTOENCODERS[0] {
+            let config: AutoencoderTinyConfig = arrival.config()?;
+            return Ok(Self::Tiny(Box::new(arrival.load(config.init_decoder(&device)?, "decoder.").await?)));
+        }
+        let config: AutoencoderKlConfig = arrival.config()?;
+        Ok(Self::Kl(Box::new(arrival.load(config.init_decoder(&device)?, "").await?)))
+    }
+}
+
+impl Encoder {
+    async fn load(arrival: Arrival, device: Device) -> Result<Self> {
+        if arrival.network() == AUTOENCODERS[0] {
+            let config: AutoencoderTinyConfig = arrival.config()?;
+            return Ok(Self::Tiny(Box::new(arrival.load(config.init_encoder(&device)?, "encoder.").await?)));
+        }
+        let config: AutoencoderKlConfig = arrival.config()?;
+        Ok(Self::Kl(Box::new(arrival.load(config.init_encoder(&device)?, "").await?)))
+    }
+}
+
 impl Space for LatentSpace {
     fn decode<'a>(&'a self, latents: Tensor<4>, pace: &'a Pace) -> Denoising<'a> {
         Box::pin(self.decode_tiled(latents, self.tile, OVERLAP, pace))
@@ -142,10 +172,11 @@ impl Space for LatentSpace {
     fn encode<'a>(&'a self, pixels: Tensor<4>, pace: &'a Pace) -> Denoising<'a> {
         Box::pin(async move {
             let pixels = self.pixels.from_ink(pixels);
-            let latents = match self.encoder.get() {
-                Some(Encoder::Tiny(net)) => net.encode(pixels, pace).await?,
-                Some(Encoder::Kl(net)) => net.encode(pixels, pace).await?,
-                None => return Err(Error::Unsupported("the encoder was not loaded; call Generator::prepare".into())),
+            let why = "this model takes no pictures in: it has no encoder";
+            let encoder = self.encoder.as_ref().ok_or_else(|| Error::Unsupported(why.into()))?;
+            let latents = match &*encoder.get(pace).await? {
+                Encoder::Tiny(net) => net.encode(pixels, pace).await?,
+                Encoder::Kl(net) => net.encode(pixels, pace).await?,
             };
             Ok((latents - self.shift.clone()) * self.scale.clone())
         })
@@ -204,13 +235,10 @@ fn stitch(parts: Vec<Tensor<4>>, cells: &[Range<usize>], factor: usize, axis: us
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{components::Tally, config::PipelineConfig},
-        *,
-    };
+    use super::*;
     use crate::{
         diffusion::noise::{Noise, Stream},
-        weights::{manifest::Manifest, source::FolderSource},
+        weights::source::FolderSource,
     };
 
     #[test]
@@ -229,14 +257,12 @@ mod tests {
     #[test]
     fn tiles_show_what_the_whole_shows() {
         let source = FolderSource(format!("{}/www/models/default", env!("CARGO_MANIFEST_DIR")).into());
-        let manifest = pollster::block_on(Manifest::load(&source)).unwrap();
+        let depot = Depot::new(Rc::new(source), None);
+        let manifest = Rc::new(pollster::block_on(depot.manifest()).unwrap());
         let config = PipelineConfig::from_json(&manifest.pipeline).unwrap();
-        let mut ignored = |_| {};
-        let mut tally = Tally { loaded_bytes: 0, total_bytes: 1, on_progress: &mut ignored };
         let (pace, device) = (Pace::free(), Device::flex());
-        let load = Components::load(&source, &manifest, &["decoder"], &pace, &mut tally);
-        let components = pollster::block_on(load).unwrap();
-        let space = LatentSpace::load(&components, &config.latent, &config.image, &device).unwrap();
+        let residency = Residency::new(device.clone(), u64::MAX);
+        let space = LatentSpace::new(&config, (&depot, &manifest), &residency, &device).unwrap();
         let latents = Noise::new(1).normal(Stream::Latent, [1, 8, 40, 24], &device);
         let decode = |tile| {
             let decoded = pollster::block_on(space.decode_tiled(latents.clone(), tile, OVERLAP, &pace)).unwrap();

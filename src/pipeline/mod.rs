@@ -1,16 +1,18 @@
 //! A request in, events and an image out. Nothing here knows who asks.
 
-mod components;
 pub mod config;
 mod generator;
 mod latent;
 mod model;
+mod plan;
 mod request;
+mod residency;
 mod studio;
 pub mod text;
 
-pub use generator::{Generator, LoadProgress, Passage};
-pub use latent::LatentSpace;
+pub use crate::weights::LoadProgress;
+pub use generator::{Generator, MEMORY, Passage};
+pub use plan::{Plan, PlannedComponent};
 pub use request::{
     Background, Control, ControlSettings, DraftSettings, InitSettings, MAX_PROMPT, MAX_STEPS, Request, Settings,
 };
@@ -49,6 +51,8 @@ impl Drawing {
 /// What happens while a picture is drawn.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// Something that the drawing needs has arrived.
+    Load(LoadProgress),
     /// A step's first evaluation is done.
     Step(StepEvent),
     /// What the picture looks like so far, if the request asked for previews.

@@ -1,9 +1,9 @@
-//! A loaded model: its networks, and the denoiser that they make for one request.
+//! A model: its networks, here or still to come, and the denoiser that they make for one request.
 
 use super::{
-    components::Components,
     config::{Expert, ExpertsConfig, PipelineConfig},
     latent::LatentSpace,
+    residency::{Part, Residency, Resident},
     text::{TextEncoders, Texts},
 };
 use crate::{
@@ -23,34 +23,36 @@ use crate::{
         unet::{UNet, UNetConfig},
     },
     pixels,
-    weights::{self, manifest::Manifest},
+    weights::{Arrival, Depot, manifest::Manifest},
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use std::rc::Rc;
 
-/// A loaded model.
+/// A model whose networks come when they are needed.
 pub struct Model {
-    pub manifest: Manifest,
+    pub manifest: Rc<Manifest>,
     pub config: PipelineConfig,
     pub schedule: Schedule,
     pub space: Rc<LatentSpace>,
-    pub condition: Condition,
+    condition: Condition,
     experts: Experts,
-    control: Option<Box<ControlNet>>,
+    control: Option<Rc<Resident<ControlNet>>>,
     device: Device,
 }
 
 /// What a model draws after.
-#[derive(Clone)]
-pub enum Condition {
-    Text(Rc<TextEncoders>),
-    Picture(Rc<PictureEncoder>),
+enum Condition {
+    Text(TextEncoders),
+    Picture(Rc<Resident<PictureEncoder>>),
 }
+
+/// A UNet on its schedule, once it is there.
+type AwaitedExpert = NetworkDenoiser<Rc<Resident<UNet>>>;
 
 /// One UNet, or PanGu-Draw's two, with what each predicts.
 enum Experts {
-    Single(Box<UNet>, Prediction),
-    TimeDecoupled { structure: Box<NetworkDenoiser<UNet>>, texture: Box<NetworkDenoiser<UNet>> },
+    Single(Rc<Resident<UNet>>, Prediction),
+    TimeDecoupled { structure: AwaitedExpert, texture: AwaitedExpert },
 }
 
 /// What is asked of a model.
@@ -90,68 +92,70 @@ pub struct Asked<'a> {
 }
 
 impl Model {
-    /// Builds the networks out of `components`. What `shared` models have already is not needed among them.
+    /// The model in `depot`. No weights are loaded for it; latent spaces are shared with the models in `others`.
     ///
     /// # Errors
-    /// As [`weights::load`]; [`Error::Unsupported`] for networks that do not fit together.
-    pub fn load(
-        manifest: Manifest,
-        config: PipelineConfig,
-        components: &Components<'_>,
-        shared: &[&Self],
-        device: &Device,
-    ) -> Result<Self> {
+    /// As [`Depot::manifest`]; [`Error::Corrupt`] or [`Error::Unsupported`] for a manifest that does not add up.
+    pub async fn open(depot: &Depot, residency: &Rc<Residency>, others: &[Rc<Self>], device: &Device) -> Result<Self> {
+        let manifest = Rc::new(depot.manifest().await?);
+        let config = PipelineConfig::from_json(&manifest.pipeline)?;
         let schedule = Schedule::new(&config.schedule)?;
+        let folder = (depot, &manifest);
         let unet = |expert: &Expert| {
-            let (file, _) = components.find(&expert.component, &["UNet2DConditionModel"])?;
-            let unet: UNetConfig = file.config()?;
-            let channels = config.latent.channels;
-            if unet.in_channels != channels || unet.out_channels != channels {
-                return Err(Error::Unsupported(format!(
-                    "a UNet of {} to {} channels on latents of {channels}",
-                    unet.in_channels, unet.out_channels
-                )));
-            }
-            weights::load(unet.init(device)?, file, "")
+            let (channels, device) = (config.latent.channels, device.clone());
+            let load = move |arrival| load_unet(arrival, channels, device.clone());
+            residency.part(folder, &expert.component, &["UNet2DConditionModel"], load)
         };
-        let expert = |expert: &Expert| {
-            Ok::<_, Error>(Box::new(NetworkDenoiser::new(unet(expert)?, schedule.clone(), expert.prediction)))
-        };
+        let awaited =
+            |expert: &Expert| Ok::<_, Error>(NetworkDenoiser::new(unet(expert)?, schedule.clone(), expert.prediction));
         let experts = match &config.experts {
-            ExpertsConfig::Single { unet: expert } => Experts::Single(Box::new(unet(expert)?), expert.prediction),
+            ExpertsConfig::Single { unet: expert } => Experts::Single(unet(expert)?, expert.prediction),
             ExpertsConfig::TimeDecoupled { structure, texture, .. } => {
-                Experts::TimeDecoupled { structure: expert(structure)?, texture: expert(texture)? }
+                Experts::TimeDecoupled { structure: awaited(structure)?, texture: awaited(texture)? }
             }
         };
-        let control = match &config.control {
-            Some(control) => {
-                let (file, _) = components.find(&control.component, &["ControlNetModel"])?;
-                let net: ControlNetConfig = file.config()?;
-                if ![1, 3].contains(&net.conditioning_channels) {
-                    let found = net.conditioning_channels;
-                    return Err(Error::Unsupported(format!(
-                        "a ControlNet on pictures of {found} channels, not of lines"
-                    )));
-                }
-                Some(Box::new(weights::load(net.init(device)?, file, "")?))
+        let control = config.control.as_ref().map(|control| {
+            let device = device.clone();
+            let load = move |arrival| load_controlnet(arrival, device.clone());
+            residency.part(folder, &control.component, &["ControlNetModel"], load)
+        });
+        let condition = match &config.picture {
+            Some(picture) => {
+                let device = device.clone();
+                let load = move |arrival| load_picture_encoder(arrival, device.clone());
+                Condition::Picture(residency.part(folder, &picture.component, &["PictureEncoder"], load)?)
             }
-            None => None,
+            None => Condition::Text(TextEncoders::new(&config, folder, residency, device)?),
         };
-        let plan = Plan { manifest: &manifest, config: &config };
-        let space = match shared.iter().find(|model| plan.same_space(model)) {
-            Some(model) => model.space.clone(),
-            None => Rc::new(LatentSpace::load(components, &config.latent, &config.image, device)?),
+        let key = LatentSpace::key(&config.latent, &manifest)?;
+        let space = match others.iter().find(|other| other.space.is(&key)) {
+            Some(other) => other.space.clone(),
+            None => Rc::new(LatentSpace::new(&config, folder, residency, device)?),
         };
-        let condition = match (&config.picture, shared.iter().find(|model| plan.same_text(model))) {
-            (_, Some(model)) => model.condition.clone(),
-            (Some(picture), None) => {
-                let (file, _) = components.find(&picture.component, &["PictureEncoder"])?;
-                let config: PictureEncoderConfig = file.config()?;
-                Condition::Picture(Rc::new(weights::load(config.init(device)?, file, "")?))
-            }
-            (None, None) => Condition::Text(Rc::new(TextEncoders::load(&config, components, device)?)),
+        let (control, device) = (control.transpose()?, device.clone());
+        Ok(Self { schedule, space, condition, experts, control, device, manifest, config })
+    }
+
+    /// What the first step needs.
+    pub fn first(&self) -> Vec<Rc<dyn Part>> {
+        let mut parts: Vec<Rc<dyn Part>> = match &self.condition {
+            Condition::Text(encoders) => encoders.parts().collect(),
+            Condition::Picture(encoder) => vec![encoder.clone()],
         };
-        Ok(Self { schedule, space, condition, experts, control, device: device.clone(), manifest, config })
+        parts.push(match &self.experts {
+            Experts::Single(unet, _) => unet.clone(),
+            Experts::TimeDecoupled { structure, .. } => structure.network().clone(),
+        });
+        parts.extend(self.control.clone().map(|control| control as Rc<dyn Part>));
+        parts
+    }
+
+    /// What the steps after the first need beyond that.
+    pub fn later(&self) -> Vec<Rc<dyn Part>> {
+        match &self.experts {
+            Experts::Single(..) => Vec::new(),
+            Experts::TimeDecoupled { texture, .. } => vec![texture.network().clone()],
+        }
     }
 
     /// Encodes what is asked for and makes the denoiser that draws it.
@@ -170,6 +174,7 @@ impl Model {
                     parameter: "control",
                     why: "this model draws after a picture; give one as `variation`".into(),
                 })?;
+                let encoder = encoder.get(pace).await?;
                 let side = encoder.config().sample_size;
                 let picture = encoder.encode(pixels::fit(image, [side, side], &self.device), pace).await?;
                 // What it was trained on without a picture.
@@ -178,7 +183,7 @@ impl Model {
             }
         };
         let denoiser = Guided {
-            inner: self.denoiser(&ask)?,
+            inner: self.denoiser(&ask, pace).await?,
             uncond,
             style,
             scale: ask.guidance_scale,
@@ -189,26 +194,22 @@ impl Model {
     }
 
     /// The denoiser of the networks, without guidance.
-    fn denoiser<'a>(&'a self, ask: &Ask<'_>) -> Result<Box<dyn Denoiser + 'a>> {
+    async fn denoiser<'a>(&'a self, ask: &Ask<'_>, pace: &Pace) -> Result<Box<dyn Denoiser + 'a>> {
         Ok(match (&self.experts, &self.config.experts) {
             (Experts::TimeDecoupled { structure, texture }, ExpertsConfig::TimeDecoupled { t_struct, rule, .. }) => {
                 let boundary = rule.boundary(&self.schedule, *t_struct, ask.sigmas);
-                Box::new(TimeDecoupled { structure: &**structure, texture: &**texture, boundary })
+                Box::new(TimeDecoupled { structure, texture, boundary })
             }
             (Experts::Single(unet, prediction), _) => {
-                let plain = NetworkDenoiser::new(&**unet, self.schedule.clone(), *prediction);
+                let plain = NetworkDenoiser::new(unet.clone(), self.schedule.clone(), *prediction);
                 match (&self.control, ask.outline) {
                     (Some(net), Some(outline)) => {
                         let lines = control::outline(outline.image, Reading::Auto, ask.texts.size)?;
                         let [height, width] = ask.texts.size;
                         let lines = TensorData::new(lines.values, [1, 1, height, width]);
                         // Networks for pictures see the same lines in every channel, light on dark as Canny draws them.
-                        let lines = Tensor::<4>::from_data(lines, &self.device).expand([
-                            1,
-                            net.config().conditioning_channels,
-                            height,
-                            width,
-                        ]);
+                        let channels = net.get(pace).await?.config().conditioning_channels;
+                        let lines = Tensor::<4>::from_data(lines, &self.device).expand([1, channels, height, width]);
                         let controlled = Controlled { unet, net, lines, scale: outline.scale };
                         let controlled = NetworkDenoiser::new(controlled, self.schedule.clone(), *prediction);
                         // What follows the outline down to a noise level and does not below is decoupled in time, too.
@@ -243,8 +244,8 @@ impl Asked<'_> {
 
 /// A UNet with a ControlNet beside it.
 struct Controlled<'a> {
-    unet: &'a UNet,
-    net: &'a ControlNet,
+    unet: &'a Resident<UNet>,
+    net: &'a Resident<ControlNet>,
     /// `[1, conditioning_channels, height, width]` in pixels.
     lines: Tensor<4>,
     scale: f64,
@@ -258,54 +259,33 @@ impl Network for Controlled<'_> {
             let lines = self.lines.clone().expand([batch, channels, height, width]);
             let (tokens, vector) = (&cond.tokens, &cond.vector);
             let (x0, t) = (x.clone(), timesteps.clone());
-            let added = self.net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?;
-            let added = added.scaled(self.scale);
-            self.unet.forward_controlled(x, timesteps, tokens.clone(), vector.clone(), Some(added), pace).await
+            let net = self.net.get(pace).await?;
+            let added = net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?.scaled(self.scale);
+            let unet = self.unet.get(pace).await?;
+            unet.forward_controlled(x, timesteps, tokens.clone(), vector.clone(), Some(added), pace).await
         })
     }
 }
 
-/// What a model will be made of, before it is.
-pub struct Plan<'a> {
-    pub manifest: &'a Manifest,
-    pub config: &'a PipelineConfig,
+async fn load_unet(arrival: Arrival, channels: usize, device: Device) -> Result<UNet> {
+    let config: UNetConfig = arrival.config()?;
+    let (input, output) = (config.in_channels, config.out_channels);
+    if input != channels || output != channels {
+        return Err(Error::Unsupported(format!("a UNet of {input} to {output} channels on latents of {channels}")));
+    }
+    arrival.load(config.init(&device)?, "").await
 }
 
-impl Plan<'_> {
-    /// Roles of the components that must be loaded, where `shared` models are here already.
-    pub fn roles(&self, shared: &[&Model]) -> Vec<&str> {
-        let mut roles = self.config.components();
-        if shared.iter().any(|model| self.same_text(model)) {
-            roles.retain(|role| !self.config.text.iter().any(|text| text.component() == *role));
-        }
-        let latent = &self.config.latent;
-        if shared.iter().any(|model| self.same_space(model)) {
-            roles.retain(|role| *role != latent.decoder);
-        }
-        if !shared.iter().any(|model| self.same_space(model) && model.space.encodes()) {
-            roles.extend(latent.encoder.as_deref());
-        }
-        roles
+async fn load_controlnet(arrival: Arrival, device: Device) -> Result<ControlNet> {
+    let config: ControlNetConfig = arrival.config()?;
+    if ![1, 3].contains(&config.conditioning_channels) {
+        let found = config.conditioning_channels;
+        return Err(Error::Unsupported(format!("a ControlNet on pictures of {found} channels, not of lines")));
     }
+    arrival.load(config.init(&device)?, "").await
+}
 
-    /// Whether a component of `role` here and one of `other` there are the same bytes.
-    fn same_file(&self, role: &str, model: &Model, other: &str) -> bool {
-        match (self.manifest.component(role), model.manifest.component(other)) {
-            (Ok(here), Ok(there)) => here.bytes == there.bytes && here.sha256 == there.sha256,
-            _ => false,
-        }
-    }
-
-    fn same_text(&self, model: &Model) -> bool {
-        let (here, there) = (&self.config.text, &model.config.text);
-        !here.is_empty()
-            && here == there
-            && here.iter().all(|text| self.same_file(text.component(), model, text.component()))
-    }
-
-    fn same_space(&self, model: &Model) -> bool {
-        let (here, there) = (&self.config.latent, &model.config.latent);
-        let mut halves = here.encoder.iter().chain([&here.decoder]);
-        here == there && halves.all(|role| self.same_file(role, model, role))
-    }
+async fn load_picture_encoder(arrival: Arrival, device: Device) -> Result<PictureEncoder> {
+    let config: PictureEncoderConfig = arrival.config()?;
+    arrival.load(config.init(&device)?, "").await
 }

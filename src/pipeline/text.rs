@@ -1,8 +1,8 @@
 //! From prompts to conditions: a model's text encoders, whatever kind they are of.
 
 use super::{
-    components::Components,
     config::{ClipLayer, PipelineConfig, Style, TextConfig, VectorConfig},
+    residency::{Part, Residency, Resident},
 };
 use crate::{
     Error, Result,
@@ -17,9 +17,10 @@ use crate::{
         },
         unet::timestep_embedding,
     },
-    weights,
+    weights::{Arrival, Depot, manifest::Manifest},
 };
 use burn::tensor::{Device, Tensor, TensorData};
+use std::rc::Rc;
 
 /// Metadata keys of a text component's tokenizer: the files as checkpoints have them.
 pub const TOKENIZER_JSON: &str = "pangu.tokenizer.json";
@@ -32,13 +33,26 @@ pub const VOCABULARY: &str = "pangu.vocabulary";
 
 /// The text encoders of a model.
 pub struct TextEncoders {
-    encoders: Vec<TextEncoder>,
+    encoders: Vec<Encoder>,
     device: Device,
 }
 
-enum TextEncoder {
-    Sentence { net: Box<SentenceEncoder>, tokenizer: Unigram },
-    Clip { net: Box<ClipText>, tokenizer: BpeTokenizer, layer: ClipLayer, pooled: bool },
+/// A text encoder, and what of its answer counts.
+enum Encoder {
+    Sentence(Rc<Resident<Sentence>>),
+    Clip { clip: Rc<Resident<Clip>>, layer: ClipLayer, pooled: bool },
+}
+
+/// The project's own text encoder and its vocabulary.
+struct Sentence {
+    net: SentenceEncoder,
+    tokenizer: Unigram,
+}
+
+/// A CLIP text tower and its vocabulary.
+struct Clip {
+    net: ClipText,
+    tokenizer: BpeTokenizer,
 }
 
 /// What is to be encoded.
@@ -73,41 +87,42 @@ struct Encoded {
 }
 
 impl TextEncoders {
-    /// Loads the encoders that `config` names.
+    /// The encoders that `config` names.
     ///
     /// # Errors
-    /// As [`weights::load`]; [`Error::Corrupt`] for a damaged vocabulary.
-    pub fn load(config: &PipelineConfig, components: &Components, device: &Device) -> Result<Self> {
-        let load = |config: &TextConfig| match config {
-            TextConfig::Sentence { component: role } => {
-                let (file, _) = components.find(role, &["SentenceEncoder"])?;
-                let config: SentenceConfig = file.config()?;
-                let vocabulary: Vocabulary = {
-                    let json = file.text(VOCABULARY)?;
-                    serde_json::from_str(json).map_err(|error| corrupt(role, error.to_string()))?
-                };
-                if vocabulary.pieces.len() != config.vocabulary {
-                    let why = format!("{} pieces for {} embeddings", vocabulary.pieces.len(), config.vocabulary);
-                    return Err(corrupt(role, why));
+    /// [`Error::Corrupt`] or [`Error::Unsupported`] if the manifest does not list them.
+    pub fn new(
+        config: &PipelineConfig,
+        folder: (&Depot, &Rc<Manifest>),
+        residency: &Rc<Residency>,
+        device: &Device,
+    ) -> Result<Self> {
+        let encoder = |config: &TextConfig| {
+            let device = device.clone();
+            Ok::<_, Error>(match config {
+                TextConfig::Sentence { component } => {
+                    let load = move |arrival| Sentence::load(arrival, device.clone());
+                    Encoder::Sentence(residency.part(folder, component, &["SentenceEncoder"], load)?)
                 }
-                let net = Box::new(weights::load(config.init(device)?, file, "")?);
-                Ok(TextEncoder::Sentence { net, tokenizer: Unigram::new(vocabulary)? })
-            }
-            TextConfig::Clip { component: role, layer, pooled, pad } => {
-                let (file, _) = components.find(role, &["CLIPTextModel", "CLIPTextModelWithProjection"])?;
-                let config: ClipTextConfig = file.config()?;
-                let tokenizer = match file.header().text(TOKENIZER_JSON) {
-                    Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes(), *pad)?,
-                    None => {
-                        BpeTokenizer::new(file.text(VOCAB_JSON)?.as_bytes(), file.text(MERGES_TXT)?.as_bytes(), *pad)?
-                    }
-                };
-                let net = Box::new(weights::load(config.init(device)?, file, "")?);
-                Ok(TextEncoder::Clip { net, tokenizer, layer: *layer, pooled: *pooled })
-            }
+                TextConfig::Clip { component, layer, pooled, pad } => {
+                    let pad = *pad;
+                    let load = move |arrival| Clip::load(arrival, pad, device.clone());
+                    let networks = ["CLIPTextModel", "CLIPTextModelWithProjection"];
+                    let clip = residency.part(folder, component, &networks, load)?;
+                    Encoder::Clip { clip, layer: *layer, pooled: *pooled }
+                }
+            })
         };
-        let encoders = config.text.iter().map(load).collect::<Result<_>>()?;
+        let encoders = config.text.iter().map(encoder).collect::<Result<_>>()?;
         Ok(Self { encoders, device: device.clone() })
+    }
+
+    /// What must be here before a text can be encoded.
+    pub fn parts(&self) -> impl Iterator<Item = Rc<dyn Part>> {
+        self.encoders.iter().map(|encoder| match encoder {
+            Encoder::Sentence(part) => part.clone() as Rc<dyn Part>,
+            Encoder::Clip { clip, .. } => clip.clone(),
+        })
     }
 
     /// Encodes the texts of a request.
@@ -145,13 +160,15 @@ impl TextEncoders {
         let mut pooled_text = None;
         for encoder in &self.encoders {
             match encoder {
-                TextEncoder::Sentence { net, tokenizer } => {
-                    let sentences = net.encode(tokenizer, &[text])?;
+                Encoder::Sentence(sentence) => {
+                    let sentence = sentence.get(pace).await?;
+                    let sentences = sentence.net.encode(&sentence.tokenizer, &[text])?;
                     tokens.push(sentences.tokens);
                     pooled_text = Some(sentences.pooled);
                 }
-                TextEncoder::Clip { net, tokenizer, layer, pooled } => {
-                    let output = net.forward(&[tokenizer.encode(text, CONTEXT_LENGTH)], pace).await?;
+                Encoder::Clip { clip, layer, pooled } => {
+                    let clip = clip.get(pace).await?;
+                    let output = clip.net.forward(&[clip.tokenizer.encode(text, CONTEXT_LENGTH)], pace).await?;
                     tokens.push(match layer {
                         ClipLayer::Last => output.last_hidden_state,
                         ClipLayer::Penultimate => output.penultimate_hidden_state,
@@ -201,6 +218,30 @@ impl TextEncoders {
     }
 }
 
-fn corrupt(role: &str, why: String) -> Error {
-    Error::Corrupt { what: role.into(), why }
+impl Sentence {
+    async fn load(arrival: Arrival, device: Device) -> Result<Self> {
+        let corrupt = |why| Error::Corrupt { what: "the text encoder's vocabulary".into(), why };
+        let config: SentenceConfig = arrival.config()?;
+        let vocabulary: Vocabulary =
+            serde_json::from_str(arrival.text(VOCABULARY)?).map_err(|error| corrupt(error.to_string()))?;
+        if vocabulary.pieces.len() != config.vocabulary {
+            let why = format!("{} pieces for {} embeddings", vocabulary.pieces.len(), config.vocabulary);
+            return Err(corrupt(why));
+        }
+        Ok(Self { net: arrival.load(config.init(&device)?, "").await?, tokenizer: Unigram::new(vocabulary)? })
+    }
+}
+
+impl Clip {
+    async fn load(arrival: Arrival, pad: u32, device: Device) -> Result<Self> {
+        let config: ClipTextConfig = arrival.config()?;
+        let tokenizer = match arrival.header().text(TOKENIZER_JSON) {
+            Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes(), pad)?,
+            None => {
+                let (vocabulary, merges) = (arrival.text(VOCAB_JSON)?, arrival.text(MERGES_TXT)?);
+                BpeTokenizer::new(vocabulary.as_bytes(), merges.as_bytes(), pad)?
+            }
+        };
+        Ok(Self { net: arrival.load(config.init(&device)?, "").await?, tokenizer })
+    }
 }

@@ -1,10 +1,11 @@
-//! A loaded model, as the worker holds it.
+//! A model, as the worker holds it.
 
 use super::{
     error_to_js,
     fetch::Fetch,
     from_js, journal,
     pictures::{control_view, from_pixels, get, set, to_pixels},
+    storage::OriginStore,
     to_js, turn,
 };
 use crate::{
@@ -14,25 +15,26 @@ use crate::{
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
-        Drawing, Event, Generator, LoadProgress, Request,
+        Drawing, Event, Generator, LoadProgress, MEMORY, Request,
         config::{ControlKind, ExpertsConfig, PixelRange},
     },
     pixels::Upsampler,
-    weights::source::Source,
+    weights::{
+        Depot,
+        http::{Http, Patience},
+        store::{Store, delete_model, stored_models},
+    },
 };
 use js_sys::{Array, Function, Uint8Array};
 use serde_json::json;
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-};
+use std::{cell::Cell, rc::Rc};
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
-use web_sys::{AbortSignal, RequestCache};
+use web_sys::AbortSignal;
 
 /// On a GPU a block of the network takes about as long as asking whether it is done: ask after every fourth.
 const GPU_BLOCKS_IN_FLIGHT: usize = 4;
 
-/// A loaded model.
+/// A model. Its weights come when they are needed or asked for.
 #[wasm_bindgen]
 pub struct Engine {
     url: String,
@@ -41,14 +43,46 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Loads the model folder at `url` onto `device` (`auto`, `webgpu` or `cpu`); `on_progress` gets `LoadProgress` objects.
-    pub async fn load(
+    /// Opens the model folder at `url` on `device` (`auto`, `webgpu` or `cpu`). Only its manifest is read.
+    ///
+    /// Weights that nothing needs leave the device when there are more than `memory` bytes of them. `store`: whether what
+    /// arrives is kept in the browser.
+    pub async fn open(
         url: String,
         device: String,
-        on_progress: Function,
+        memory: Option<f64>,
+        store: bool,
         signal: AbortSignal,
     ) -> Result<Engine, JsValue> {
-        Self::open(url, device, on_progress, signal).await.map_err(error_to_js)
+        Self::open_model(url, device, memory, store, signal).await.map_err(error_to_js)
+    }
+
+    /// Loads what the first step of drawing from words needs; `all`: what the steps after it and the picture need, too.
+    /// `on_progress` gets `LoadProgress` objects.
+    pub async fn load(&self, all: bool, on_progress: Function, signal: AbortSignal) -> Result<(), JsValue> {
+        self.load_weights(all, &on_progress, &signal).await.map_err(error_to_js)
+    }
+
+    /// What drawing `request` with its `pictures` takes, as a `Plan` object.
+    pub async fn plan(&self, request: JsValue, pictures: JsValue) -> Result<JsValue, JsValue> {
+        let plan = async {
+            let mut request: Request = from_js(&request)?;
+            add(&mut request, &pictures)?;
+            self.generator.plan(&request).await
+        };
+        plan.await.map(|plan| to_js(&plan)).map_err(error_to_js)
+    }
+
+    /// Bytes of weights on the device, and the most there ever were; bytes that the device has reserved.
+    pub fn memory(&self) -> JsValue {
+        let (weights, peak) = self.generator.resident_bytes();
+        let pool = self.generator.device().device.memory_pool_usage();
+        to_js(&json!({
+            "weightBytes": weights,
+            "peakWeightBytes": peak,
+            "usedBytes": pool.as_ref().map(|pool| pool.bytes_in_use),
+            "reservedBytes": pool.map(|pool| pool.bytes_reserved),
+        }))
     }
 
     /// What was loaded and where it runs, as an `Info` object.
@@ -96,60 +130,67 @@ impl Engine {
         }))
     }
 
-    /// Draws what `request` (see `DrawRequest`) and its `pictures` (see `Pictures`) ask for; `on_load` gets `LoadProgress`
-    /// objects as long as something else must be loaded first, then `on_event` `StepProgress` objects. Answers a
-    /// `PictureMessage`.
+    /// Draws what `request` (see `DrawRequest`) and its `pictures` (see `Pictures`) ask for; `on_event` gets `StepProgress`
+    /// objects, and `LoadProgress` objects of what arrives meanwhile. Answers a `PictureMessage`.
     pub async fn generate(
         &self,
         request: JsValue,
         pictures: JsValue,
-        on_load: Function,
         on_event: Function,
         signal: AbortSignal,
     ) -> Result<JsValue, JsValue> {
-        self.draw(&request, &pictures, on_load, on_event, signal).await.map_err(error_to_js)
+        self.draw(&request, &pictures, on_event, signal).await.map_err(error_to_js)
     }
 
     /// What the model that serves the control `kind` sees of the `Pixels` in `image` where a picture of `width` and `height` is
     /// drawn, as `Pixels`. It need not be loaded for that.
-    pub async fn view(
-        &self,
-        kind: String,
-        image: JsValue,
-        width: usize,
-        height: usize,
-        signal: AbortSignal,
-    ) -> Result<JsValue, JsValue> {
-        let view = async || {
+    pub async fn view(&self, kind: String, image: JsValue, width: usize, height: usize) -> Result<JsValue, JsValue> {
+        let view = async {
             let (kind, image) = (kind.parse()?, from_pixels(&image)?);
-            let source = Fetch::new(&self.url, RequestCache::Default, &signal, &|_| {});
-            let size = self.generator.control_size(kind, [height, width], &source).await?;
+            let size = self.generator.control_size(kind, [height, width]).await?;
             control_view(kind, &image, size).await
         };
-        view().await.map(|image| to_pixels(&image)).map_err(error_to_js)
+        view.await.map(|image| to_pixels(&image)).map_err(error_to_js)
     }
 }
 
 impl Engine {
-    async fn open(url: String, device: String, on_progress: Function, signal: AbortSignal) -> Result<Self> {
+    async fn open_model(
+        url: String,
+        device: String,
+        memory: Option<f64>,
+        store: bool,
+        signal: AbortSignal,
+    ) -> Result<Self> {
         let choice: DeviceChoice = device.parse()?;
         let pace = Pace::cancellable();
         let _aborting = Aborting::new(&signal, &pace)?;
-        let device = device::open(choice).await?;
-
-        let load = async |source: &dyn Source, on_progress: &mut dyn FnMut(LoadProgress)| {
-            Generator::load(source, device.clone(), &pace, on_progress).await
+        let open = async {
+            let store = if store { OriginStore::open().await } else { None };
+            let source = Http::new(&url, Fetch { stored: store.is_some() }, Patience::default());
+            let depot = Depot::new(Rc::new(source), store.map(|store| Rc::new(store) as Rc<dyn Store>));
+            Generator::open(depot, device::open(choice).await?, memory.map_or(MEMORY, |bytes| bytes as u64)).await
         };
-        let generator = arrive(&url, &on_progress, &signal, load).await?;
-        journal::check()?;
-        Ok(Self { url, generator })
+        Ok(Self { generator: pace.race(open).await?, url })
+    }
+
+    async fn load_weights(&self, all: bool, on_progress: &Function, signal: &AbortSignal) -> Result<()> {
+        let pace = Pace::cancellable();
+        let _aborting = Aborting::new(signal, &pace)?;
+        // Any prompt needs the same.
+        let request = Request { prompt: "x".into(), ..Request::default() };
+        let mut report = |progress| call_with(on_progress, &progress);
+        match all {
+            true => self.generator.prepare(&request, &pace, &mut report).await?,
+            false => self.generator.load(&request, &pace, &mut report).await?,
+        }
+        journal::check()
     }
 
     async fn draw(
         &self,
         request: &JsValue,
         pictures: &JsValue,
-        on_load: Function,
         on_event: Function,
         signal: AbortSignal,
     ) -> Result<JsValue> {
@@ -157,10 +198,6 @@ impl Engine {
         add(&mut request, pictures)?;
         let pace = pace(self.generator.device());
         let _aborting = Aborting::new(&signal, &pace)?;
-        let prepare = async |source: &dyn Source, on_progress: &mut dyn FnMut(LoadProgress)| {
-            self.generator.prepare(&request, source, &pace, on_progress).await
-        };
-        arrive(&self.url, &on_load, &signal, prepare).await?;
 
         // The pace tells of blocks, the generator of steps: together they say how far the drawing is.
         let at = Rc::new(Cell::new((0, self.generator.resolve(&request)?.taken())));
@@ -179,6 +216,7 @@ impl Engine {
             move |Progress { done, of }| report(stage(at.get()), done as f64 / of as f64)
         });
         let mut on_event = |event| match event {
+            Event::Load(progress) => call_with(&on_preview, &progress),
             Event::Step(step) => {
                 at.set((step.index + 1, step.of));
                 report(stage(at.get()), 0.0);
@@ -201,37 +239,46 @@ fn call(listener: &Function, event: serde_json::Value) {
     let _ = listener.call1(&JsValue::NULL, &to_js(&event));
 }
 
-/// Loads from the folder at `url`; once more, past the browser's cache, if that holds damaged bytes. `on_progress` gets
-/// `LoadProgress` objects.
-async fn arrive<T>(
-    url: &str,
-    on_progress: &Function,
-    signal: &AbortSignal,
-    load: impl AsyncFn(&dyn Source, &mut dyn FnMut(LoadProgress)) -> Result<T>,
-) -> Result<T> {
-    // What is here and verified; the bytes of the running read come on top.
-    let here = RefCell::new(LoadProgress { component: String::new(), loaded_bytes: 0, total_bytes: 0 });
-    let report = |arriving: u64| {
-        let LoadProgress { component, loaded_bytes, total_bytes } = here.borrow().clone();
-        if total_bytes == 0 {
-            return; // A manifest is being read.
+/// Calls back with a `LoadProgress` object.
+fn call_with(listener: &Function, progress: &LoadProgress) {
+    let stage = if progress.loaded_bytes < progress.total_bytes { "fetch" } else { "build" };
+    call(
+        listener,
+        json!({
+            "stage": stage,
+            "component": progress.component,
+            "componentLoaded": progress.component_loaded,
+            "componentTotal": progress.component_bytes,
+            "loaded": progress.loaded_bytes,
+            "total": progress.total_bytes,
+            "stored": progress.stored_bytes,
+            "bytesPerSecond": progress.bytes_per_second,
+            "secondsLeft": progress.seconds_left,
+        }),
+    );
+}
+
+/// The models that the browser keeps something of, as an array of `StoredModel` objects.
+#[wasm_bindgen]
+pub async fn list_models() -> Result<JsValue, JsValue> {
+    let list = async {
+        match OriginStore::open().await {
+            Some(store) => stored_models(&store).await,
+            None => Ok(Vec::new()),
         }
-        let stage = if loaded_bytes < total_bytes { "fetch" } else { "build" };
-        let loaded = (loaded_bytes + arriving).min(total_bytes);
-        call(on_progress, json!({ "stage": stage, "component": component, "loaded": loaded, "total": total_bytes }));
     };
-    let load = async |cache| {
-        let mut on_progress = |progress| {
-            here.replace(progress);
-            report(0);
-        };
-        load(&Fetch::new(url, cache, signal, &report), &mut on_progress).await
+    list.await.map(|models| to_js(&models)).map_err(error_to_js)
+}
+
+/// Deletes what the browser keeps of the model at `address`; answers how many bytes that made free.
+#[wasm_bindgen]
+pub async fn delete_stored_model(address: String) -> Result<f64, JsValue> {
+    let delete = async {
+        let nothing = || Error::Invalid { parameter: "model", why: "this browser stores no models".into() };
+        let store = OriginStore::open().await.ok_or_else(nothing)?;
+        delete_model(&store, address.trim_end_matches('/')).await
     };
-    match load(RequestCache::Default).await {
-        // The server itself is asked before giving up.
-        Err(Error::Checksum { .. }) => load(RequestCache::Reload).await,
-        loaded => loaded,
-    }
+    delete.await.map(|bytes| bytes as f64).map_err(error_to_js)
 }
 
 /// Adds to a request the pictures of a `Pictures` object.

@@ -1,122 +1,152 @@
-//! A model folder on a web server, read through the browser's `fetch`.
+//! HTTP through the browser's `fetch`.
 
 use super::describe;
-use crate::{
-    Error, Result,
-    weights::source::{Reading, Source, sibling_url},
+use crate::weights::{
+    http::{Answer, Body, Broken, Get, Transport},
+    source::Pending,
 };
-use js_sys::{Reflect, Uint8Array};
-use std::{cell::RefCell, ops::Range};
-use wasm_bindgen::{JsCast, JsValue};
+use futures_util::future::{Either, select};
+use js_sys::{Function, Promise, Reflect, Uint8Array};
+use std::{pin::pin, time::Duration};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
     AbortSignal, ReadableStreamDefaultReader, Request, RequestCache, RequestInit, Response, WorkerGlobalScope,
 };
 
-/// A folder on a web server. Consecutive ranges are read out of one response as it streams in, so that the server need
-/// not know ranges and no more than a chunk waits in memory.
-pub struct Fetch<'a> {
-    base: String,
-    cache: RequestCache,
-    signal: &'a AbortSignal,
-    on_bytes: &'a dyn Fn(u64),
-    body: RefCell<Option<Body>>,
+#[wasm_bindgen]
+extern "C" {
+    type AbortController;
+    #[wasm_bindgen(constructor)]
+    fn new() -> AbortController;
+    #[wasm_bindgen(method, getter)]
+    fn signal(this: &AbortController) -> AbortSignal;
+    #[wasm_bindgen(method)]
+    fn abort(this: &AbortController);
+
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, milliseconds: f64) -> i32;
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(id: i32);
 }
 
-impl<'a> Fetch<'a> {
-    /// The folder at `base`, with or without a slash at its end. Aborting `signal` ends a read with
-    /// [`Error::Cancelled`]; `on_bytes` hears, as they arrive, how many bytes of the running read are here.
-    pub fn new(base: &str, cache: RequestCache, signal: &'a AbortSignal, on_bytes: &'a dyn Fn(u64)) -> Self {
-        Self { base: base.trim_end_matches('/').into(), cache, signal, on_bytes, body: RefCell::new(None) }
-    }
+/// The browser's `fetch`.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// Whether chunks are stored by the engine: then the browser need not keep them as well.
+    pub stored: bool,
+}
 
-    async fn read_part(&self, url: &str, range: Range<u64>) -> Result<Vec<u8>, JsValue> {
-        let open = self.body.take().filter(|body| body.url == url && body.position == range.start);
-        let mut body = match open {
-            Some(body) => body,
-            None => self.request(url, range.start).await?,
-        };
-        let bytes = body.take(range.end - range.start, self.on_bytes).await?;
-        self.body.replace(Some(body));
-        Ok(bytes)
-    }
+/// Ends a transfer when it is dropped.
+struct Transfer(AbortController);
 
-    /// The file's bytes from `start` on.
-    async fn request(&self, url: &str, start: u64) -> Result<Body, JsValue> {
-        let init = RequestInit::new();
-        init.set_signal(Some(self.signal));
-        init.set_cache(self.cache);
-        let request = Request::new_with_str_and_init(url, &init)?;
-        if start > 0 {
-            request.headers().set("Range", &format!("bytes={start}-"))?;
-        }
-        let scope: WorkerGlobalScope = js_sys::global().unchecked_into();
-        let response: Response = JsFuture::from(scope.fetch_with_request(&request)).await?.unchecked_into();
-        if !response.ok() {
-            let why = format!("the server answered {} {}", response.status(), response.status_text());
-            return Err(js_sys::Error::new(&why).into());
-        }
-        let stream = response.body().ok_or_else(|| js_sys::Error::new("the server's answer is empty"))?;
-        let partial = response.status() == 206;
-        let mut body = Body {
-            url: url.into(),
-            position: if partial { start } else { 0 },
-            reader: stream.get_reader().unchecked_into(),
-            rest: Vec::new(),
-        };
-        if !partial {
-            body.take(start, &|_| {}).await?;
-        }
-        Ok(body)
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
-impl Source for Fetch<'_> {
-    fn read<'a>(&'a self, name: &'a str, range: Range<u64>) -> Reading<'a> {
+/// A response that streams in.
+struct Stream {
+    reader: ReadableStreamDefaultReader,
+    stall: Duration,
+    _transfer: Transfer,
+}
+
+/// Resolves after a time.
+struct Timer(i32, JsFuture<JsValue>);
+
+impl Timer {
+    fn new(time: Duration) -> Self {
+        let mut id = 0;
+        let promise = Promise::new(&mut |resolve, _| id = set_timeout(&resolve, time.as_secs_f64() * 1000.0));
+        Self(id, JsFuture::from(promise))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(self.0);
+    }
+}
+
+/// What `promise` comes to, unless it takes too long.
+async fn within(time: Duration, promise: Promise) -> Result<JsValue, Broken> {
+    let mut timer = Timer::new(time);
+    let answer = JsFuture::from(promise);
+    match select(pin!(answer), pin!(&mut timer.1)).await {
+        Either::Left((answer, _)) => answer.map_err(|error| Broken(describe(&error))),
+        Either::Right(_) => Err(Broken(format!("nothing came for {} s", time.as_secs()))),
+    }
+}
+
+impl Body for Stream {
+    fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
         Box::pin(async move {
-            let url = format!("{}/{name}", self.base);
-            let read = self.read_part(&url, range).await;
-            read.map_err(|error| match self.signal.aborted() {
-                true => Error::Cancelled,
-                false => Error::Read { what: url, why: describe(&error) },
+            let piece = within(self.stall, self.reader.read()).await?;
+            let field = |name: &str| Reflect::get(&piece, &name.into()).unwrap_or_default();
+            if field("done").is_truthy() {
+                return Ok(None);
+            }
+            Ok(Some(field("value").unchecked_into::<Uint8Array>().to_vec()))
+        })
+    }
+}
+
+impl Transport for Fetch {
+    fn get<'a>(&'a self, get: Get<'a>) -> Pending<'a, Result<Answer, Broken>> {
+        Box::pin(async move {
+            let broken = |error: JsValue| Broken(describe(&error));
+            let transfer = Transfer(AbortController::new());
+            let init = RequestInit::new();
+            init.set_signal(Some(&transfer.0.signal()));
+            init.set_cache(match (get.fresh, self.stored) {
+                (true, false) => RequestCache::Reload,
+                (_, true) => RequestCache::NoStore,
+                (false, false) => RequestCache::Default,
+            });
+            let request = Request::new_with_str_and_init(get.url, &init).map_err(broken)?;
+            let range = format!("bytes={}-{}", get.range.start, get.range.end.saturating_sub(1));
+            request.headers().set("Range", &range).map_err(broken)?;
+            let scope: WorkerGlobalScope = js_sys::global().unchecked_into();
+            let response: Response = within(get.stall, scope.fetch_with_request(&request)).await?.unchecked_into();
+            let header = |name: &str| response.headers().get(name).ok().flatten();
+            let encoding = header("Content-Encoding");
+            // The browser has undone it where the whole file came; of a part it cannot.
+            let undone = response.status() == 200 && encoding.is_some();
+            let length = header("Content-Length").filter(|_| !undone).and_then(|length| length.parse().ok());
+            let body: Box<dyn Body> = match response.body() {
+                Some(body) => Box::new(Stream {
+                    reader: body.get_reader().unchecked_into(),
+                    stall: get.stall,
+                    _transfer: transfer,
+                }),
+                None => Box::new(Empty),
+            };
+            Ok(Answer {
+                status: response.status(),
+                content_range: header("Content-Range"),
+                content_encoding: encoding.filter(|_| !undone),
+                retry_after: header("Retry-After"),
+                length,
+                body,
             })
         })
     }
 
-    fn sibling<'b>(&'b self, folder: &str) -> Box<dyn Source + 'b> {
-        Box::new(Fetch::new(&sibling_url(&self.base, folder), self.cache, self.signal, self.on_bytes))
+    fn sleep(&self, time: Duration) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let mut timer = Timer::new(time);
+            let _ = (&mut timer.1).await;
+        })
     }
 }
 
-/// A response that is being read.
-struct Body {
-    url: String,
-    /// Offset in the file of what is read next.
-    position: u64,
-    reader: ReadableStreamDefaultReader,
-    /// Bytes that arrived with the last piece and were not asked for yet.
-    rest: Vec<u8>,
-}
+/// A response without a body.
+struct Empty;
 
-impl Body {
-    /// The next `count` bytes; less only where the file ends.
-    async fn take(&mut self, count: u64, on_bytes: &dyn Fn(u64)) -> Result<Vec<u8>, JsValue> {
-        let mut bytes = Vec::new();
-        loop {
-            let missing = count - bytes.len() as u64;
-            let part = usize::try_from(missing).unwrap_or(usize::MAX).min(self.rest.len());
-            bytes.extend(self.rest.drain(..part));
-            on_bytes(bytes.len() as u64);
-            if bytes.len() as u64 == count {
-                break;
-            }
-            let piece = JsFuture::from(self.reader.read()).await?;
-            if Reflect::get(&piece, &"done".into())?.is_truthy() {
-                break;
-            }
-            self.rest = Reflect::get(&piece, &"value".into())?.unchecked_into::<Uint8Array>().to_vec();
-        }
-        self.position += bytes.len() as u64;
-        Ok(bytes)
+impl Body for Empty {
+    fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 }

@@ -7,8 +7,9 @@ mod engine;
 mod fetch;
 pub mod journal;
 mod pictures;
+mod storage;
 
-pub use engine::Engine;
+pub use engine::{Engine, delete_stored_model, list_models};
 pub use pictures::image_size;
 
 use crate::{Error, Result};
@@ -50,6 +51,8 @@ fn error_to_js(error: Error) -> JsValue {
             json!({ "component": component, "name": name, "expected": expected, "found": found })
         }
         Error::Corrupt { what, .. } | Error::Read { what, .. } | Error::Write { what, .. } => json!({ "what": what }),
+        Error::Refused { what, status } => json!({ "what": what, "status": status }),
+        Error::Changed { what } => json!({ "what": what }),
         Error::Checksum { file, chunk } => json!({ "file": file, "chunk": chunk }),
         Error::Invalid { parameter, .. } => json!({ "parameter": parameter }),
         _ => json!({}),

@@ -175,12 +175,18 @@ pub struct GgufHeader {
 impl GgufHeader {
     /// Parses the header of the file called `what`, which is `file_len` bytes long and starts with `bytes`.
     ///
-    /// `bytes` may be the whole file or just enough of it.
+    /// `bytes` may be the whole file or just enough of it; the answer is none if they end before the header does and the file
+    /// goes on.
     ///
     /// # Errors
     /// [`Error::Corrupt`] telling what does not add up; [`Error::Unsupported`] for an element type that is not in [`GgmlType`].
-    pub fn parse(what: &str, bytes: &[u8], file_len: usize) -> Result<Self> {
-        Reader { what, bytes, values_left: MAX_VALUES }.header(bytes.len(), file_len)
+    pub fn parse(what: &str, bytes: &[u8], file_len: usize) -> Result<Option<Self>> {
+        let to_come = file_len.saturating_sub(bytes.len());
+        let mut reader = Reader { what, bytes, values_left: MAX_VALUES, to_come, ran_out: false };
+        match reader.header(bytes.len(), file_len) {
+            Err(_) if reader.ran_out => Ok(None),
+            header => header.map(Some),
+        }
     }
 
     /// The text under `key`.
@@ -194,6 +200,10 @@ struct Reader<'a> {
     what: &'a str,
     bytes: &'a [u8],
     values_left: usize,
+    /// Bytes of the file that follow those at hand.
+    to_come: usize,
+    /// Whether one of those was needed.
+    ran_out: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -207,10 +217,10 @@ impl<'a> Reader<'a> {
                 self.bytes = rest;
                 Ok(taken)
             }
-            None => self.corrupt(format!(
-                "it ends in the middle of its header ({len} bytes wanted, {} left)",
-                self.bytes.len()
-            )),
+            None => {
+                self.ran_out = len <= self.left();
+                self.corrupt(format!("it ends in the middle of its header ({len} bytes wanted, {} left)", self.left()))
+            }
         }
     }
 
@@ -226,12 +236,17 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// Bytes between here and the end of the file.
+    fn left(&self) -> usize {
+        self.bytes.len().saturating_add(self.to_come)
+    }
+
     /// A count of things that take at least `min_bytes` each.
     fn count(&mut self, things: &str, min_bytes: usize) -> Result<usize> {
         let count = self.u64()?;
         match usize::try_from(count) {
-            Ok(count) if count <= self.bytes.len() / min_bytes => Ok(count),
-            _ => self.corrupt(format!("{count} {things} do not fit the {} bytes that follow", self.bytes.len())),
+            Ok(count) if count <= self.left() / min_bytes => Ok(count),
+            _ => self.corrupt(format!("{count} {things} do not fit the {} bytes that follow", self.left())),
         }
     }
 
@@ -325,7 +340,7 @@ impl<'a> Reader<'a> {
         Ok((name.into(), TensorInfo { shape, dtype, start, len }))
     }
 
-    fn header(mut self, prefix_len: usize, file_len: usize) -> Result<GgufHeader> {
+    fn header(&mut self, prefix_len: usize, file_len: usize) -> Result<GgufHeader> {
         if self.take(4)? != MAGIC {
             return self.corrupt("it does not start with GGUF");
         }
@@ -390,7 +405,7 @@ impl GgufFile {
     /// Those of [`GgufHeader::parse`].
     pub fn new(component: impl Into<String>, bytes: Vec<u8>) -> Result<Self> {
         let component = component.into();
-        let header = GgufHeader::parse(&component, &bytes, bytes.len())?;
+        let header = GgufHeader::parse(&component, &bytes, bytes.len())?.expect("the whole file is here");
         Ok(Self { component, header, bytes })
     }
 
@@ -645,7 +660,11 @@ mod tests {
         }
         assert!(file.tensor("other").unwrap().is_none());
         let start = file.header().data_start;
-        assert_eq!(GgufHeader::parse("file", &bytes[..start], bytes.len()).unwrap(), *file.header());
+        assert_eq!(GgufHeader::parse("file", &bytes[..start], bytes.len()).unwrap().as_ref(), Some(file.header()));
+        // Less than the header is not enough, and not wrong either.
+        for end in 0..start - 32 {
+            assert_eq!(GgufHeader::parse("file", &bytes[..end], bytes.len()).unwrap(), None, "{end}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Manifest {
     /// # Errors
     /// [`Error::Read`], and those of [`Manifest::from_json`].
     pub async fn load(source: &dyn Source) -> Result<Self> {
-        let bytes = source.read(FILE, 0..MAX_MANIFEST_BYTES + 1).await?;
+        let bytes = source.read(FILE, 0..MAX_MANIFEST_BYTES + 1, &|_| ()).await?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(corrupt("it is longer than a manifest can be"));
         }
@@ -162,6 +162,13 @@ impl Manifest {
 }
 
 impl Component {
+    /// What the file is called by its content: files of the same bytes have the same key.
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        self.sha256.iter().for_each(|sum| hash.update(sum.to_ascii_lowercase()));
+        hex::encode(hash.finalize())
+    }
+
     /// Compares a chunk's bytes with its checksum.
     ///
     /// # Errors

@@ -166,19 +166,6 @@ impl GgmlType {
     }
 }
 
-/// Parts `count` numbers of `Q8_0` into their codes, followed by the scales of the blocks as f32.
-///
-/// # Errors
-/// [`Error::Corrupt`] if `bytes` has another length than `count` numbers need.
-pub(super) fn split_q8_0(bytes: &[u8], count: usize) -> Result<Vec<u8>> {
-    GgmlType::Q8_0.check_len(bytes, count)?;
-    let blocks = || bytes.chunks_exact(GgmlType::Q8_0.block_bytes());
-    let mut parts = Vec::with_capacity(count + count / BLOCK * 4);
-    blocks().for_each(|block| parts.extend(&block[2..]));
-    blocks().for_each(|block| parts.extend(f16_at_start(block).to_le_bytes()));
-    Ok(parts)
-}
-
 impl fmt::Display for GgmlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

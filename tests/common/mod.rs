@@ -1,6 +1,8 @@
 //! What the tests share: devices to run on, goldens to compare with, and the comparison.
 #![allow(dead_code)]
 
+pub mod quantized;
+
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 use pangu_draw::{
     Result,

@@ -7,6 +7,7 @@
 //! let source = HttpSource::new(&server.url());
 //! assert_eq!(server.requests()[0].range, Some(0..4096));
 //! ```
+#![allow(dead_code)]
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -68,6 +69,8 @@ pub struct Request {
     pub sent: usize,
 }
 
+type Decide = dyn FnMut(&Request) -> Vec<Fault> + Send;
+
 /// A server at a port of its own, until the process ends.
 #[derive(Clone)]
 pub struct Server {
@@ -77,7 +80,7 @@ pub struct Server {
 
 struct State {
     files: BTreeMap<String, Vec<u8>>,
-    faults: Box<dyn FnMut(&Request) -> Vec<Fault> + Send>,
+    faults: Box<Decide>,
     requests: Vec<Request>,
 }
 
@@ -310,7 +313,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     }
     let crc = bytes
         .iter()
-        .fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ (crc & 1) * 0xedb8_8320));
+        .fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0xedb8_8320)));
     out.extend((!crc).to_le_bytes());
     out.extend((bytes.len() as u32).to_le_bytes());
     out

@@ -5,7 +5,7 @@
 //! over channels is a matrix product for each of the 16 positions. Every map is linear, so that the gradients are the
 //! transposed maps in the opposite order.
 
-use super::{Array, Matrices, Scratch, array, each_chunk, sizes};
+use super::{Array, Matrices, Rows, Scratch, array, each_chunk, sizes};
 use std::{
     array::from_fn,
     ops::{Add, Mul, Neg, Range, Sub},
@@ -126,9 +126,9 @@ pub struct Winograd {
 }
 
 impl Winograd {
-    /// For an input and a weight of these shapes.
-    pub fn new(x: &Array, weight: &Array) -> Self {
-        let ([batch, channels, height, width], [out, ..]) = (sizes::<4>(x), sizes::<4>(weight));
+    /// For an input of this shape and so many channels of output.
+    pub fn new(x: &Array, out: usize) -> Self {
+        let [batch, channels, height, width] = sizes(x);
         Self { batch, channels, out, height, width }
     }
 
@@ -172,22 +172,26 @@ impl Winograd {
     }
 
     /// `G g G^T` of every kernel, `[out, 16, channels]`.
-    fn kernels(&self, weight: &Array) -> Scratch {
-        let weight = weight.to_contiguous();
-        let weight: &[f32] = weight.storage();
+    fn kernels(&self, weight: Rows<'_>) -> Scratch {
         let mut kernels = Scratch::new(16 * self.out * self.channels);
         each_chunk(
             &mut kernels.0,
             16 * self.channels,
             #[inline(always)]
             |out, kernels| {
-                let weight = weight[out * self.channels * 9..].chunks_exact(9);
-                for (channel, g) in (0..self.channels).zip(weight) {
-                    let kernel = both(from_fn(|i| from_fn(|j| g[3 * i + j])), kernel_map);
-                    for (i, value) in kernel.as_flattened().iter().enumerate() {
-                        kernels[i * self.channels + channel] = *value;
-                    }
-                }
+                weight.with(
+                    out..out + 1,
+                    self.channels * 9,
+                    #[inline(always)]
+                    |weight| {
+                        for (channel, g) in weight.chunks_exact(9).enumerate() {
+                            let kernel = both(from_fn(|i| from_fn(|j| g[3 * i + j])), kernel_map);
+                            for (i, value) in kernel.as_flattened().iter().enumerate() {
+                                kernels[i * self.channels + channel] = *value;
+                            }
+                        }
+                    },
+                );
             },
         );
         kernels
@@ -225,7 +229,7 @@ impl Winograd {
     }
 
     /// The convolution: `x`: `[batch, channels, height, width]`, contiguous; `bias`: `[out]`, contiguous.
-    pub fn forward(&self, x: &Array, weight: &Array, bias: &Array) -> Array {
+    pub fn forward(&self, x: &Array, weight: Rows<'_>, bias: &Array) -> Array {
         let kernels = self.kernels(weight);
         let bias: &[f32] = bias.storage();
         let pixels = self.height * self.width;
@@ -268,7 +272,7 @@ impl Winograd {
 
     /// The gradients of `x` (if `wanted`), weight and bias, given that of the output.
     #[cfg(feature = "train")]
-    pub fn backward(&self, x: &Array, weight: &Array, grad: &Array, wanted: bool) -> (Option<Array>, Array, Array) {
+    pub fn backward(&self, x: &Array, weight: Rows<'_>, grad: &Array, wanted: bool) -> (Option<Array>, Array, Array) {
         let kernels = self.kernels(weight);
         let kernels = stacked(&kernels.0, self.out, self.channels);
         let grad: &[f32] = grad.storage();

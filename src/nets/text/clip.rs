@@ -1,9 +1,15 @@
 //! CLIP's text tower: transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`, with their tensor names.
 
-use crate::{Error, Result, nets::Pace};
+use crate::{
+    Error, Result,
+    nets::{
+        Pace,
+        layers::{Embedding, Linear},
+    },
+};
 use burn::{
     module::Module,
-    nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    nn::{EmbeddingConfig, LayerNorm, LayerNormConfig, LinearConfig},
     tensor::{
         Device, Int, Tensor, TensorData,
         activation::{gelu, sigmoid},
@@ -114,7 +120,7 @@ impl ClipTextConfig {
             return Err(Error::Unsupported("ClipText: no vocabulary, positions or layers".into()));
         }
         let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
-        let linear = |from, to| LinearConfig::new(from, to).init(device);
+        let linear = |from, to| LinearConfig::new(from, to).init(device).into();
         let layer = |_| Layer {
             layer_norm1: norm(),
             self_attn: SelfAttention {
@@ -131,12 +137,12 @@ impl ClipTextConfig {
                 activation: self.hidden_act,
             },
         };
-        let projection = || LinearConfig::new(width, self.projection_dim).with_bias(false).init(device);
+        let projection = || LinearConfig::new(width, self.projection_dim).with_bias(false).init(device).into();
         Ok(ClipText {
             text_model: TextModel {
                 embeddings: Embeddings {
-                    token_embedding: EmbeddingConfig::new(self.vocab_size, width).init(device),
-                    position_embedding: EmbeddingConfig::new(self.max_position_embeddings, width).init(device),
+                    token_embedding: EmbeddingConfig::new(self.vocab_size, width).init(device).into(),
+                    position_embedding: EmbeddingConfig::new(self.max_position_embeddings, width).init(device).into(),
                 },
                 encoder: Encoder { layers: (0..self.num_hidden_layers).map(layer).collect() },
                 final_layer_norm: norm(),
@@ -267,7 +273,7 @@ impl ClipText {
             return Err(Error::Invalid { parameter: "token ids", why });
         }
         let TextModel { embeddings, encoder, final_layer_norm } = &self.text_model;
-        let device = embeddings.token_embedding.weight.device();
+        let device = embeddings.token_embedding.layer.weight.lazy_device();
         let flat = TensorData::new(ids.concat(), [batch, tokens]);
         let places = Tensor::<1, Int>::arange(0..tokens as i64, &device).unsqueeze();
         let mut x = embeddings.token_embedding.forward(Tensor::from_data(flat, &device))

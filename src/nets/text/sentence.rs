@@ -12,10 +12,13 @@
 //! Both outputs leave centred and scaled to about unit variance, as a denoising network likes its condition.
 
 use super::unigram::Unigram;
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    nets::layers::{Embedding, Linear},
+};
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    nn::{EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, LinearConfig},
     tensor::{Device, Int, Tensor, TensorData, activation::relu, ops::PadMode},
 };
 use serde::{Deserialize, Serialize};
@@ -79,17 +82,17 @@ impl SentenceConfig {
         let norm = |dim| LayerNormConfig::new(dim).with_epsilon(self.epsilon).init(device);
         let branches = self.ngram_orders.len() * self.ngram_dim;
         let ngrams = self.ngram_orders.iter().map(|&order| Ngram {
-            conv1: LinearConfig::new(order * self.ngram_dim, self.ngram_dim).init(device),
-            conv2: LinearConfig::new(order * self.ngram_dim, self.ngram_dim).init(device),
+            conv1: LinearConfig::new(order * self.ngram_dim, self.ngram_dim).init(device).into(),
+            conv2: LinearConfig::new(order * self.ngram_dim, self.ngram_dim).init(device).into(),
             order,
         });
         Ok(SentenceEncoder {
-            embedding: EmbeddingConfig::new(self.vocabulary, self.embedding_dim).init(device),
-            ngram_projection: LinearConfig::new(self.embedding_dim, branches).init(device),
+            embedding: EmbeddingConfig::new(self.vocabulary, self.embedding_dim).init(device).into(),
+            ngram_projection: LinearConfig::new(self.embedding_dim, branches).init(device).into(),
             ngram_norm: norm(branches),
             ngrams: ngrams.collect(),
             norm: norm(self.embedding_dim + branches),
-            projection: LinearConfig::new(self.embedding_dim + branches, self.output_dim).init(device),
+            projection: LinearConfig::new(self.embedding_dim + branches, self.output_dim).init(device).into(),
             dnn: vec![
                 Residual::new(self.output_dim, self.hidden_dim, device),
                 Residual::new(self.hidden_dim, self.output_dim, device),
@@ -154,7 +157,7 @@ impl SentenceEncoder {
 
     /// The rows of the embedding table, `[batch, tokens, embedding_dim]`.
     pub(crate) fn embed(&self, sentences: &[Vec<u32>]) -> Tensor<3> {
-        self.embedding.forward(padded(sentences, Unigram::UNKNOWN, &self.embedding.weight.device()))
+        self.embedding.forward(padded(sentences, Unigram::UNKNOWN, &self.embedding.layer.weight.lazy_device()))
     }
 
     /// Encodes embedded sentences, `[batch, tokens, embedding_dim]`, of which the first `lengths[i]` tokens count.
@@ -230,7 +233,7 @@ struct Residual {
 
 impl Residual {
     fn new(from: usize, to: usize, device: &Device) -> Self {
-        let linear = |from| LinearConfig::new(from, to).with_bias(false).init(device);
+        let linear = |from| LinearConfig::new(from, to).with_bias(false).init(device).into();
         Self { hidden: linear(from), output: linear(to), shortcut: linear(from) }
     }
 

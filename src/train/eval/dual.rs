@@ -20,13 +20,16 @@ use super::super::{
     optimizer::{Optimizer, OptimizerConfig},
     session::{self, Budget, Intervals, LearningRate, Session},
 };
-use crate::{Result, nets::kernels};
+use crate::{
+    Result,
+    nets::{
+        kernels,
+        layers::{Conv2d, Linear},
+    },
+};
 use burn::{
     module::{Module, Param},
-    nn::{
-        GroupNorm, GroupNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d,
-        conv::{Conv2d, Conv2dConfig},
-    },
+    nn::{GroupNorm, GroupNormConfig, Initializer, LinearConfig, PaddingConfig2d, conv::Conv2dConfig},
     tensor::{
         Device, Tensor, TensorData,
         activation::{log_softmax, silu},
@@ -74,7 +77,7 @@ struct Block {
 
 fn conv(from: usize, to: usize, stride: usize, device: &Device) -> Conv2d {
     let config = Conv2dConfig::new([from, to], [3, 3]).with_stride([stride, stride]);
-    config.with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device)
+    config.with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device).into()
 }
 
 fn norm(channels: usize, device: &Device) -> GroupNorm {
@@ -109,10 +112,10 @@ impl DualEncoder {
                 .map(|(width, blocks)| (0..blocks).map(|_| Block::new(width, device)).collect())
                 .collect(),
             norm: norm(last, device),
-            picture: LinearConfig::new(last * side * side, FEATURES).init(device),
+            picture: LinearConfig::new(last * side * side, FEATURES).init(device).into(),
             table: Initializer::Normal { mean: 0.0, std: 1.0 }.init([BUCKETS, FEATURES], device),
-            widen: LinearConfig::new(FEATURES, 2 * FEATURES).init(device),
-            narrow: LinearConfig::new(2 * FEATURES, FEATURES).init(device),
+            widen: LinearConfig::new(FEATURES, 2 * FEATURES).init(device).into(),
+            narrow: LinearConfig::new(2 * FEATURES, FEATURES).init(device).into(),
             scale: Initializer::Constant { value: f64::from(SCALE[0]) }.init([1], device),
         }
     }

@@ -27,9 +27,9 @@ use crate::{
     Error, Image, Result,
     coop::latent::{Exchange, Falloff},
     nets::Pace,
-    pipeline::{Control, Generator, Passage, Request, config::ControlKind},
+    pipeline::{Control, Generator, MEMORY, Passage, Request, config::ControlKind},
     pixels::Upsampler,
-    weights::source::Source,
+    weights::Depot,
 };
 use pairs::Pair;
 use pollster::block_on;
@@ -252,7 +252,6 @@ pub struct Bench<'a> {
     pub home: Generator,
     /// Each companion by itself.
     pub alone: BTreeMap<ControlKind, Generator>,
-    source: &'a dyn Source,
     options: &'a Options,
     began: Instant,
     /// Whether the time was spent before all was drawn.
@@ -263,8 +262,8 @@ pub struct Bench<'a> {
 ///
 /// # Errors
 /// If a model or the data set cannot be read, a drawing fails, or the folder cannot be written.
-pub fn run(dataset: &Dataset, encoder: &DualEncoder, source: &dyn Source, options: &Options) -> Result<Results> {
-    let bench = Bench::new(dataset, encoder, source, options)?;
+pub fn run(dataset: &Dataset, encoder: &DualEncoder, depot: Depot, options: &Options) -> Result<Results> {
+    let bench = Bench::new(dataset, encoder, depot, options)?;
     let former = Results::load(&options.out).ok();
     let mut results = Results { steps: bench.home.config().defaults.steps, ..Results::default() };
     let save = |results: &mut Results| {
@@ -293,25 +292,20 @@ pub fn run(dataset: &Dataset, encoder: &DualEncoder, source: &dyn Source, option
 }
 
 impl<'a> Bench<'a> {
-    fn new(
-        dataset: &'a Dataset,
-        encoder: &'a DualEncoder,
-        source: &'a dyn Source,
-        options: &'a Options,
-    ) -> Result<Self> {
-        let load = |source: &dyn Source| {
+    fn new(dataset: &'a Dataset, encoder: &'a DualEncoder, depot: Depot, options: &'a Options) -> Result<Self> {
+        let load = |depot: Depot| {
             let device = block_on(crate::device::open(crate::device::DeviceChoice::Cpu))?;
-            block_on(Generator::load(source, device, &Pace::free(), &mut |_| ()))
+            block_on(Generator::open(depot, device, MEMORY))
         };
         std::fs::create_dir_all(&options.out).map_err(|error| write_error(&options.out, error))?;
-        let home = load(source)?;
+        let home = load(depot.clone())?;
         let mut alone = BTreeMap::new();
         for (kind, companion) in &home.config().companions {
-            alone.insert(*kind, load(&*source.sibling(&companion.folder))?);
+            alone.insert(*kind, load(depot.sibling(&companion.folder))?);
         }
         let catalogue = Catalogue::new(dataset, encoder);
         let (began, late) = (Instant::now(), Cell::new(false));
-        Ok(Self { dataset, encoder, catalogue, home, alone, source, options, began, late })
+        Ok(Self { dataset, encoder, catalogue, home, alone, options, began, late })
     }
 
     /// What a drawing depends on beside its settings: the files of the models that have a part in it.
@@ -359,7 +353,7 @@ impl<'a> Bench<'a> {
         }
         let pace = Pace::free();
         if std::ptr::eq(generator, &self.home) {
-            block_on(generator.prepare(request, self.source, &pace, &mut |_| ()))?;
+            block_on(generator.prepare(request, &pace, &mut |_| ()))?;
         }
         let (drawing, noise) = block_on(generator.generate_through(request, passage, &pace))?;
         let seconds = drawing.timings.iter().map(|(_, seconds)| seconds).sum::<f64>() as f32;
@@ -553,7 +547,7 @@ impl<'a> Bench<'a> {
                 }
                 let generator = if *arm == Arm::Foreign { &self.alone[&control] } else { &self.home };
                 if *arm != Arm::Foreign {
-                    block_on(generator.prepare(&request, self.source, &pace, &mut |_| ()))?;
+                    block_on(generator.prepare(&request, &pace, &mut |_| ()))?;
                 }
                 let drawing = block_on(generator.generate(&request, &pace, &mut |_| ()))?;
                 cost.seconds.push(drawing.timings.iter().map(|(_, seconds)| seconds).sum());

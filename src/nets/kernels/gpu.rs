@@ -1,0 +1,348 @@
+//! The kernels of [packed](crate::weights::packed) weights on a GPU.
+//!
+//! A product and a convolution are the same kernel but for where the factor beside the weights comes from: a work group
+//! computes a tile of 64 x 64 outputs, block by block along the sum. Its 256 units bring 64 x 32 numbers of either
+//! factor into shared memory, the weights out of their codes, and each unit then sums 4 x 4 outputs. That is what every
+//! WebGPU device allows: 256 units, 16 KiB of shared memory, 4 of 8 buffers.
+
+use super::Window;
+use crate::weights::{
+    packed::Blocks,
+    quant::{BLOCK, GgmlType},
+};
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{
+    cubecl::{self, calculate_cube_count_elemwise, prelude::*},
+    kernel::into_contiguous,
+    ops::numeric::empty_device_dtype,
+    tensor::CubeTensor,
+};
+
+/// Outputs along either side of a work group's tile.
+const TILE: usize = 64;
+/// Units along either side of a work group.
+const UNITS: usize = 16;
+/// Outputs of a unit along either side.
+const EACH: usize = TILE / UNITS;
+/// Numbers of a block that a unit brings in at once: 4 units share the block of a row.
+const PART: usize = BLOCK / 4;
+
+/// Answers `[rows, output]`.
+pub fn multiply(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor {
+    let x = into_contiguous(x);
+    let [rows, input]: [usize; 2] = x.meta.shape().dims();
+    let bits = bits(&weight, output * input);
+    let y = empty(&x, [rows, output].into());
+    multiply_kernel::launch(
+        &x.client.clone(),
+        tiles(output, rows),
+        CubeDim::new_1d((UNITS * UNITS) as u32),
+        x.into_buffer_arg(),
+        weight.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        rows,
+        output,
+        input / BLOCK,
+        bits,
+    );
+    y
+}
+
+/// Answers `[batch, output, out_height, out_width]`.
+pub fn convolve(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window, output: usize) -> CubeTensor {
+    let (x, bias) = (into_contiguous(x), into_contiguous(bias));
+    let [batch, channels, height, width]: [usize; 4] = x.meta.shape().dims();
+    let [out_height, out_width] = window.output([height, width]);
+    let taps = channels * window.kernel[0] * window.kernel[1];
+    let bits = bits(&weight, output * taps);
+    let y = empty(&x, [batch, output, out_height, out_width].into());
+    convolve_kernel::launch(
+        &x.client.clone(),
+        tiles(batch * out_height * out_width, output),
+        CubeDim::new_1d((UNITS * UNITS) as u32),
+        x.into_buffer_arg(),
+        weight.into_buffer_arg(),
+        bias.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        batch,
+        output,
+        taps / BLOCK,
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        window,
+        bits,
+    );
+    y
+}
+
+/// Answers `[ids, columns]`.
+pub fn look_up(weight: CubeTensor, ids: CubeTensor, rows: usize, columns: usize) -> CubeTensor {
+    let ids = into_contiguous(ids);
+    let bits = bits(&weight, rows * columns);
+    let count = ids.meta.shape().num_elements() * columns;
+    let y = empty(&weight, [count / columns, columns].into());
+    let units = CubeDim::new_1d((UNITS * UNITS) as u32);
+    look_up_kernel::launch(
+        &weight.client.clone(),
+        calculate_cube_count_elemwise(&weight.client, count, units),
+        units,
+        ids.into_buffer_arg(),
+        weight.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        columns,
+        rows * columns / BLOCK,
+        bits,
+    );
+    y
+}
+
+/// Bits of a code.
+fn bits(weight: &CubeTensor, count: usize) -> u32 {
+    let words = weight.meta.shape().num_elements();
+    match Blocks::dtype(words, count).expect("as many words as the layer's shape needs: the loader saw to that") {
+        GgmlType::Q4_0 => 4,
+        _ => 8,
+    }
+}
+
+fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    empty_device_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
+}
+
+/// Work groups for the tiles of `columns` by `rows` outputs.
+fn tiles(columns: usize, rows: usize) -> CubeCount {
+    CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1)
+}
+
+/// The scale of a block; `scales` is the index of the first.
+#[cube]
+fn scale(words: &[u32], scales: usize, block: usize) -> f32 {
+    let bits = (words[scales + block / 2] >> (16 * (block as u32 % 2))) & 0xffff;
+    let (exponent, fraction) = ((bits >> 10) & 31, bits & 1023);
+    // A GPU may take subnormal numbers for zero: those of f16 are made of their integers.
+    let small = f32::cast_from(fraction) * f32::new(5.960_464_5e-8);
+    let normal = f32::reinterpret(((exponent + 112) << 23) | (fraction << 13));
+    let size = select(exponent == 0, small, normal);
+    select(bits >> 15 == 1, -size, size)
+}
+
+/// Code `i` of a word of `Q8_0`.
+#[cube]
+fn code_of_8(word: u32, #[comptime] i: u32) -> f32 {
+    f32::cast_from(((word >> (8 * i)) & 255) ^ 128) - f32::new(128.0)
+}
+
+/// Code `i` of the low halves of a word of `Q4_0`.
+#[cube]
+fn code_of_4(word: u32, #[comptime] i: u32) -> f32 {
+    f32::cast_from((word >> (8 * i)) & 15) - f32::new(8.0)
+}
+
+/// Brings block `block` of 64 rows of weights into `tile`, `[32, 64]`; rows beyond the last are zero.
+#[cube]
+fn bring_weights(
+    words: &[u32],
+    tile: &mut Shared<[f32]>,
+    first: usize,
+    rows: usize,
+    block: usize,
+    blocks: usize,
+    #[comptime] bits: u32,
+) {
+    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
+    let row = first + lane;
+    if row < rows {
+        let at = row * blocks + block;
+        if comptime![bits == 8] {
+            let scale = scale(words, rows * blocks * 8, at);
+            #[unroll]
+            for i in 0..2usize {
+                let word = words[at * 8 + part * 2 + i];
+                #[unroll]
+                for j in 0..4usize {
+                    tile[(part * PART + i * 4 + j) * TILE + lane] = scale * code_of_8(word, comptime![j as u32]);
+                }
+            }
+        } else {
+            let scale = scale(words, rows * blocks * 4, at);
+            // The second half of a block lies in the high halves of the first half's bytes.
+            let shift = 4 * (part as u32 / 2);
+            #[unroll]
+            for i in 0..2usize {
+                let word = words[at * 4 + part % 2 * 2 + i] >> shift;
+                #[unroll]
+                for j in 0..4usize {
+                    tile[(part * PART + i * 4 + j) * TILE + lane] = scale * code_of_4(word, comptime![j as u32]);
+                }
+            }
+        }
+    } else {
+        #[unroll]
+        for i in 0..PART {
+            tile[(part * PART + i) * TILE + lane] = f32::new(0.0);
+        }
+    }
+}
+
+/// Adds to a unit's outputs what one block of either factor gives. `rows` and `columns` are `[32, 64]`; the unit's
+/// outputs are 16 apart along both sides.
+#[cube]
+fn add_products(sums: &mut Array<f32>, rows: &Shared<[f32]>, columns: &Shared<[f32]>) {
+    let (row, column) = (UNIT_POS as usize / UNITS, UNIT_POS as usize % UNITS);
+    let mut left = Array::<f32>::new(EACH);
+    let mut right = Array::<f32>::new(EACH);
+    for k in 0..BLOCK {
+        #[unroll]
+        for i in 0..EACH {
+            left[i] = rows[k * TILE + row + i * UNITS];
+            right[i] = columns[k * TILE + column + i * UNITS];
+        }
+        #[unroll]
+        for i in 0..EACH {
+            #[unroll]
+            for j in 0..EACH {
+                sums[i * EACH + j] += left[i] * right[j];
+            }
+        }
+    }
+}
+
+#[cube(launch)]
+fn multiply_kernel(
+    x: &[f32],
+    words: &[u32],
+    y: &mut [f32],
+    rows: usize,
+    output: usize,
+    blocks: usize,
+    #[comptime] bits: u32,
+) {
+    let mut of_x = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut of_weights = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut sums = Array::<f32>::new(EACH * EACH);
+    let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
+    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
+    #[unroll]
+    for i in 0..EACH * EACH {
+        sums[i] = f32::new(0.0);
+    }
+    for block in 0..blocks {
+        bring_weights(words, &mut of_weights, first_column, output, block, blocks, bits);
+        let row = first_row + lane;
+        if row < rows {
+            #[unroll]
+            for i in 0..PART {
+                of_x[(part * PART + i) * TILE + lane] = x[(row * blocks + block) * BLOCK + part * PART + i];
+            }
+        } else {
+            #[unroll]
+            for i in 0..PART {
+                of_x[(part * PART + i) * TILE + lane] = f32::new(0.0);
+            }
+        }
+        sync_cube();
+        add_products(&mut sums, &of_x, &of_weights);
+        sync_cube();
+    }
+    #[unroll]
+    for i in 0..EACH {
+        let row = first_row + UNIT_POS as usize / UNITS + i * UNITS;
+        #[unroll]
+        for j in 0..EACH {
+            let column = first_column + UNIT_POS as usize % UNITS + j * UNITS;
+            if row < rows && column < output {
+                y[row * output + column] = sums[i * EACH + j];
+            }
+        }
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn convolve_kernel(
+    x: &[f32],
+    words: &[u32],
+    bias: &[f32],
+    y: &mut [f32],
+    batch: usize,
+    output: usize,
+    blocks: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+    out_height: usize,
+    out_width: usize,
+    #[comptime] window: Window,
+    #[comptime] bits: u32,
+) {
+    let mut of_x = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut of_weights = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut sums = Array::<f32>::new(EACH * EACH);
+    let (first_channel, first_pixel) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
+    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
+    let plane = out_height * out_width;
+    let pixels = batch * plane;
+    #[unroll]
+    for i in 0..EACH * EACH {
+        sums[i] = f32::new(0.0);
+    }
+    // The output pixel whose inputs the unit brings in. Its window may begin before the first row or column: numbers
+    // without sign then wrap around, beyond the last.
+    let pixel = first_pixel + lane;
+    let sample = pixel / plane;
+    let at = pixel % plane;
+    let top = (at / out_width * comptime![window.stride[0]]) as u32 - comptime![window.padding[0] as u32];
+    let left = (at % out_width * comptime![window.stride[1]]) as u32 - comptime![window.padding[1] as u32];
+    let taps = comptime![window.kernel[0] * window.kernel[1]];
+    let kernel_width = comptime![window.kernel[1]];
+    for block in 0..blocks {
+        bring_weights(words, &mut of_weights, first_channel, output, block, blocks, bits);
+        #[unroll]
+        for i in 0..PART {
+            let k = block * BLOCK + part * PART + i;
+            let tap = k % taps;
+            let row = top + (tap / kernel_width) as u32;
+            let column = left + (tap % kernel_width) as u32;
+            let mut value = f32::new(0.0);
+            if pixel < pixels && row < height as u32 && column < width as u32 {
+                value = x[((sample * channels + k / taps) * height + row as usize) * width + column as usize];
+            }
+            of_x[(part * PART + i) * TILE + lane] = value;
+        }
+        sync_cube();
+        add_products(&mut sums, &of_weights, &of_x);
+        sync_cube();
+    }
+    #[unroll]
+    for i in 0..EACH {
+        let channel = first_channel + UNIT_POS as usize / UNITS + i * UNITS;
+        #[unroll]
+        for j in 0..EACH {
+            let pixel = first_pixel + UNIT_POS as usize % UNITS + j * UNITS;
+            if channel < output && pixel < pixels {
+                y[(pixel / plane * output + channel) * plane + pixel % plane] = sums[i * EACH + j] + bias[channel];
+            }
+        }
+    }
+}
+
+#[cube(launch)]
+fn look_up_kernel(ids: &[i32], words: &[u32], y: &mut [f32], columns: usize, blocks: usize, #[comptime] bits: u32) {
+    let at = ABSOLUTE_POS;
+    if at < y.len() {
+        let number = ids[at / columns] as usize * columns + at % columns;
+        let block = number / BLOCK;
+        let i = number % BLOCK;
+        if comptime![bits == 8] {
+            let word = words[block * 8 + i / 4] >> (8 * (i as u32 % 4));
+            y[at] = scale(words, blocks * 8, block) * code_of_8(word, 0u32);
+        } else {
+            let byte = i % 16;
+            let word = words[block * 4 + byte / 4] >> (8 * (byte as u32 % 4) + 4 * (i as u32 / 16));
+            y[at] = scale(words, blocks * 4, block) * code_of_4(word, 0u32);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A component that arrives: its header first, then tensor by tensor.
+
+use super::{
+    StoredTensor,
+    depot::{Chunks, Depot, chunks},
+    gguf::{CONFIG, GgufHeader, TensorInfo},
+    manifest::{Component, Manifest},
+    module::Assembly,
+};
+use crate::{Error, Result};
+use burn::module::Module;
+use futures_util::StreamExt;
+use std::borrow::Cow;
+
+/// A header longer than this is not one: a text encoder's, with its vocabulary in it, is a few MiB long.
+const MAX_HEADER: usize = 64 << 20;
+
+/// A GGUF file of which the header is here.
+///
+/// Memory never holds more of it than two chunks and the largest tensor: each tensor is brought to its device as soon as its
+/// last byte has come.
+pub struct Arrival {
+    component: Component,
+    header: GgufHeader,
+    chunks: Chunks,
+    /// The chunk that came last, and where it begins in the file.
+    chunk: Vec<u8>,
+    begins: usize,
+}
+
+impl Arrival {
+    /// Waits for the header of `component`.
+    ///
+    /// # Errors
+    /// As [`Depot::chunk`] and [`GgufHeader::parse`].
+    pub async fn new(depot: &Depot, manifest: &Manifest, component: &Component) -> Result<Self> {
+        let what = &component.file;
+        let corrupt = |why: &str| Error::Corrupt { what: what.clone(), why: why.into() };
+        let len = usize::try_from(component.bytes).map_err(|_| corrupt("it is longer than memory can be"))?;
+        let mut chunks = chunks(depot.of(component), manifest, component);
+        let (mut head, mut begins) = (Vec::new(), 0);
+        loop {
+            let chunk = chunks.next().await.ok_or_else(|| corrupt("it ends in the middle of its header"))??;
+            // Most headers fit into the first chunk, which then need not be copied.
+            let known: &[u8] = if head.is_empty() {
+                &chunk
+            } else {
+                head.extend(&chunk);
+                &head
+            };
+            if let Some(header) = GgufHeader::parse(what, known, len)? {
+                return Ok(Self { component: component.clone(), header, chunks, chunk, begins });
+            }
+            if known.len() > MAX_HEADER {
+                return Err(corrupt("its header is longer than a header can be"));
+            }
+            if head.is_empty() {
+                head.extend(&chunk);
+            }
+            begins += chunk.len();
+        }
+    }
+
+    /// Class of the network in it.
+    pub fn network(&self) -> &str {
+        &self.component.network
+    }
+
+    /// Metadata and table of tensors.
+    pub fn header(&self) -> &GgufHeader {
+        &self.header
+    }
+
+    /// The text under `key` of the metadata.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is none.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        self.header.text(key).ok_or_else(|| self.corrupt(format!("its metadata has no text `{key}`")))
+    }
+
+    /// The network's configuration, which the metadata holds as JSON under [`CONFIG`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is none or if it does not fit.
+    pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.text(CONFIG)?).map_err(|error| self.corrupt(format!("its `{CONFIG}`: {error}")))
+    }
+
+    fn corrupt(&self, why: String) -> Error {
+        Error::Corrupt { what: self.component.file.clone(), why }
+    }
+
+    /// Gives `module` its tensors as they come; see [`load`](super::load). What does not fit is known before they come.
+    ///
+    /// # Errors
+    /// As [`load`](super::load) and [`Depot::chunk`].
+    pub async fn load<M: Module>(mut self, module: M, prefix: &str) -> Result<M> {
+        let mut assembly = Assembly::new(module, &self.component.file, prefix);
+        let mut tensors: Vec<(String, TensorInfo)> = std::mem::take(&mut self.header.tensors).into_iter().collect();
+        assembly.check(&tensors.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())?;
+        tensors.iter().try_for_each(|(name, info)| assembly.check_shape(name, &info.shape))?;
+        tensors.retain(|(name, _)| assembly.wants(name));
+        tensors.sort_by_key(|(_, info)| info.start);
+        for (name, TensorInfo { shape, dtype, start, len }) in tensors {
+            let bytes = self.bytes(start, len).await?;
+            assembly.place(&name, &StoredTensor { shape, dtype, bytes })?;
+            assembly.flush()?;
+        }
+        // What follows the last tensor is padding, but it belongs to the file that is to be stored whole.
+        self.drain().await?;
+        Ok(assembly.finish())
+    }
+
+    /// Reads and verifies the rest of the file, to no other end.
+    ///
+    /// # Errors
+    /// As [`Depot::chunk`].
+    pub async fn drain(mut self) -> Result<()> {
+        while let Some(chunk) = self.chunks.next().await {
+            drop(chunk?);
+        }
+        Ok(())
+    }
+
+    /// `len` bytes from `start` on, which must not lie before what was asked for last.
+    async fn bytes(&mut self, start: usize, len: usize) -> Result<Cow<'_, [u8]>> {
+        while start >= self.begins + self.chunk.len() && len > 0 {
+            self.next().await?;
+        }
+        let from = start - self.begins;
+        if from + len <= self.chunk.len() {
+            return Ok(Cow::Borrowed(&self.chunk[from..from + len]));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| self.corrupt(format!("{len} bytes do not fit into memory")))?;
+        bytes.extend(&self.chunk[from..]);
+        while bytes.len() < len {
+            self.next().await?;
+            let part = (len - bytes.len()).min(self.chunk.len());
+            bytes.extend(&self.chunk[..part]);
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    async fn next(&mut self) -> Result<()> {
+        self.begins += self.chunk.len();
+        self.chunk = Vec::new(); // Gone before the next one comes.
+        let ends = || Error::Read { what: self.component.file.clone(), why: "it ends before its last tensor".into() };
+        self.chunk = self.chunks.next().await.ok_or_else(ends)??;
+        Ok(())
+    }
+}

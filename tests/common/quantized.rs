@@ -1,0 +1,136 @@
+//! Layers on quantized weights, against burn's own operation on the same weights dequantized.
+
+use super::relative_error;
+use burn::{
+    module::{Module, ModuleDisplay},
+    nn::{self, EmbeddingConfig, LinearConfig, PaddingConfig2d, conv::Conv2dConfig},
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use pangu_draw::{
+    Result,
+    nets::layers::{Conv2d, Embedding, Linear, Packable},
+    weights::{StoredTensor, TensorSource, load, quant::GgmlType},
+};
+
+pub const TYPES: [GgmlType; 2] = [GgmlType::Q8_0, GgmlType::Q4_0];
+const TOLERANCE: f32 = 1e-4;
+
+/// One layer's tensors.
+pub struct OneLayer {
+    pub weight: StoredTensor<'static>,
+    pub bias: Option<StoredTensor<'static>>,
+}
+
+impl OneLayer {
+    /// A weight of this shape in PyTorch's order, in numbers up to `scale`; a bias if asked for.
+    fn new(shape: &[usize], dtype: GgmlType, scale: f32, bias: bool) -> Self {
+        let stored = |shape: &[usize], dtype: GgmlType, seed| {
+            let values = numbers(shape.iter().product(), seed).into_iter().map(|x| x * scale).collect::<Vec<_>>();
+            StoredTensor { shape: shape.into(), dtype, bytes: dtype.quantize(&values).expect("whole blocks").into() }
+        };
+        Self { weight: stored(shape, dtype, 1), bias: bias.then(|| stored(&shape[..1], GgmlType::F32, 2)) }
+    }
+}
+
+impl TensorSource for OneLayer {
+    fn component(&self) -> &str {
+        "layer"
+    }
+
+    fn names(&self) -> Vec<String> {
+        ["weight"].into_iter().chain(self.bias.as_ref().map(|_| "bias")).map(String::from).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
+        Ok(if name == "weight" { Some(self.weight.clone()) } else { self.bias.clone() })
+    }
+}
+
+/// Numbers in -1..1 without a pattern.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers(shape.iter().product(), 3), shape), device)
+}
+
+async fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data_async().await.expect("a working device").convert::<f32>().try_to_vec().expect("f32")
+}
+
+async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
+    assert_eq!(found.dims(), expected.dims(), "{what}");
+    let error = relative_error(&floats(found).await, &floats(expected).await);
+    assert!(error <= TOLERANCE, "{what}: {error:e} > {TOLERANCE:e}");
+}
+
+/// The layer on packed weights on `device`, and burn's own in f32 on the CPU.
+fn both<L: Module + ModuleDisplay>(file: &OneLayer, device: &Device, init: impl Fn(&Device) -> L) -> (Packable<L>, L)
+where
+    Packable<L>: From<L>,
+{
+    let packed = load(Packable::from(init(device)), file, "").expect("fits");
+    assert!(packed.is_packed(), "{:?} {} was unpacked", file.weight.shape, file.weight.dtype);
+    (packed, load(init(&Device::flex()), file, "").expect("fits"))
+}
+
+/// `[rows, input]` by `[output, input]`.
+pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f32, device: &Device) {
+    let bias = rows % 2 == 1;
+    let file = OneLayer::new(&[output, input], dtype, scale, bias);
+    let config = LinearConfig::new(input, output).with_bias(bias);
+    let (packed, plain): (Linear, nn::Linear) = both(&file, device, |device| config.init(device));
+    let x = |device| random([rows, input], device);
+    let what = format!("{dtype} linear, {rows} x {input} x {output}");
+    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+    // More axes, and an input whose rows are not one after another.
+    let x = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
+    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+}
+
+/// A convolution's sizes.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Batch, channels, height, width.
+    pub x: [usize; 4],
+    pub output: usize,
+    pub kernel: [usize; 2],
+    pub stride: usize,
+    /// Top, left, bottom, right.
+    pub padding: [usize; 4],
+}
+
+impl Case {
+    pub const fn new(x: [usize; 4], output: usize, kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { x, output, kernel: [kernel; 2], stride, padding: [padding; 4] }
+    }
+}
+
+pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
+    let Case { x, output, kernel, stride, padding: [top, left, bottom, right] } = case.clone();
+    let bias = output % 2 == 1;
+    let file = OneLayer::new(&[output, x[1], kernel[0], kernel[1]], dtype, 1.0, bias);
+    let config = Conv2dConfig::new([x[1], output], kernel)
+        .with_stride([stride; 2])
+        .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
+        .with_bias(bias);
+    let (packed, plain): (Conv2d, nn::conv::Conv2d) = both(&file, device, |device| config.init(device));
+    let input = |device| random(x, device);
+    compare(&format!("{dtype} {case:?}"), packed.forward(input(device)), plain.forward(input(&Device::flex()))).await;
+}
+
+pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], device: &Device) {
+    let file = OneLayer::new(&[rows, columns], dtype, 1.0, false);
+    let config = EmbeddingConfig::new(rows, columns);
+    let (packed, plain): (Embedding, nn::Embedding) = both(&file, device, |device| config.init(device));
+    let ids: Vec<i32> = (0..2 * 5).map(|i| (i * 31 + 6) % rows as i32).collect();
+    let ids = |device| Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [2, 5]), device);
+    let what = format!("{dtype} embedding, {rows} x {columns}");
+    compare(&what, packed.forward(ids(device)), plain.forward(ids(&Device::flex()))).await;
+}
