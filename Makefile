@@ -5,9 +5,10 @@ CARGO_TARGET_DIR ?= target
 WASM := wasm32-unknown-unknown
 BINDGEN := 0.2.130
 PYTHON ?= python3
+SECONDS ?= 600
 export CARGO_TARGET_DIR
 
-.PHONY: help demo web test goldens rust bindgen test-tools
+.PHONY: help demo web test fuzz goldens rust bindgen test-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,13 @@ web: rust bindgen ## build the page's WebAssembly into www/pkg
 
 test: rust bindgen test-tools ## run every check: native, Vulkan on the CPU, WebGPU in Chromium, the page end to end
 	@scripts/test
+
+fuzz: rust ## look for files that the readers of weights and manifests stumble over, SECONDS=600 each
+	@command -v cargo-fuzz >/dev/null || env -u CARGO_TARGET_DIR cargo install --locked cargo-fuzz
+	for target in gguf manifest; do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none --debug-assertions $$target -- \
+			-max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=1024 || exit 1; \
+	done
 
 goldens: ## compute the reference outputs in tests/goldens again, with PyTorch (5.8 GB of packages)
 	$(PYTHON) -m venv build/oracle

@@ -183,11 +183,15 @@ impl Schedule {
     /// stands for that 0, as in diffusers, so that `sigma` ends at 4096.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless there are 2 to 100,000 timesteps on which `sigma` grows strictly and stays finite.
+    /// [`Error::Invalid`] unless there are 2 to 100,000 timesteps on which `sigma` grows strictly and stays finite, and
+    /// `steps_offset` is at most their number.
     pub fn new(config: &ScheduleConfig) -> Result<Self> {
         let invalid = |why: &str| Error::Invalid { parameter: "schedule", why: why.into() };
         if !(2..=100_000).contains(&config.num_train_timesteps) {
             return Err(invalid("num_train_timesteps must lie in 2..=100000"));
+        }
+        if config.steps_offset > config.num_train_timesteps {
+            return Err(invalid("steps_offset is not a timestep"));
         }
         let betas = config.betas();
         if betas.len() != config.num_train_timesteps {
