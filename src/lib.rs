@@ -7,7 +7,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`weights`] | GGUF files, quantization, manifests, sources of bytes, loading a network strictly by tensor name |
+//! | [`weights`] | GGUF files, quantization, manifests, sources of bytes, the store of chunks, loading a network strictly by tensor name while it arrives |
 //! | [`nets`] | the networks, one file each, with diffusers' layouts and tensor names |
 //! | [`diffusion`] | noise schedules, the denoiser trait, network wrappers, guidance, samplers, seeded noise |
 //! | [`device`] | choosing a GPU or the CPU |

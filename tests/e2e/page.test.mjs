@@ -186,6 +186,27 @@ describe("stopping", () => {
     }));
 });
 
+test("the page lists what the browser keeps of models, and deletes it", { timeout: PATIENCE }, () =>
+  withPage({}, async (page) => {
+    await open(page, server, { device: "cpu", model: "/sound/model/" });
+    const { prompt, draw, picture, status } = ui(page);
+    await prompt.fill("cat");
+    await draw.click();
+    await picture("cat").waitFor();
+    await page.getByText("Models kept in this browser").click();
+    const { title } = JSON.parse(readFileSync(join(model, "model.json"), "utf8"));
+    const entry = page.getByRole("listitem").filter({ hasText: `${title.en}:` });
+    await entry.waitFor();
+    assert.match(await entry.textContent(), /[\d.]+ (MB|kB) of [\d.]+ (MB|kB)/);
+    await page.getByRole("button", { name: "中文" }).click();
+    await page.getByRole("button", { name: `删除${title.zh}` }).click();
+    await status.getByText("已删除").waitFor();
+    await page.getByText("没有。").waitFor();
+    // What is loaded still draws.
+    await ui(page).draw.or(page.getByRole("button", { name: "绘制", exact: true })).first().click();
+    await status.getByText("用时").waitFor();
+  }));
+
 describe("failing", () => {
   test("a damaged model is a checksum error, in plain words of both languages", { timeout: PATIENCE }, () =>
     withPage({}, async (page) => {
