@@ -67,13 +67,13 @@ impl OriginStore {
     /// The store, where the browser has one and may write to it: private windows and insecure pages often have none.
     pub async fn open() -> Option<Self> {
         let open = async {
-            let root: Directory = settled(get_directory()).await?.unchecked_into();
-            let folder = settled(root.get_directory_handle(NAME, &create())).await?;
-            let store = Self(folder.unchecked_into());
             // Some browsers have the folder, but no writer.
-            store.write("probe", b"").await?;
-            settled(store.0.remove_entry("probe")).await?;
-            Ok::<_, JsValue>(store)
+            let handles = Reflect::get(&js_sys::global(), &"FileSystemFileHandle".into())?;
+            if !Reflect::has(&Reflect::get(&handles, &"prototype".into())?, &"createWritable".into())? {
+                return Err("files of this origin cannot be written".into());
+            }
+            let root: Directory = settled(get_directory()).await?.unchecked_into();
+            Ok(Self(settled(root.get_directory_handle(NAME, &create())).await?.unchecked_into()))
         };
         open.await.inspect_err(|error| log::warn!("models are not stored: {}", describe(error))).ok()
     }

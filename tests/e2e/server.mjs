@@ -62,7 +62,10 @@ async function send(response, body, line, request) {
     await line?.pass(piece.length);
     request.sent += piece.length;
     if (!response.write(piece)) {
-      await new Promise((resolve) => response.once("drain", resolve).once("close", resolve));
+      await new Promise((resolve) => {
+        const done = () => resolve(response.off("drain", done).off("close", done));
+        response.on("drain", done).on("close", done);
+      });
     }
   }
 }

@@ -42,7 +42,7 @@ async function withResult(options, body) {
   /** @type {any} */
   let result;
   await withPage(options, async (page) => {
-    await page.goto(`${server.url}/pictures.js`); // Any page of the origin but the one that loads a model itself.
+    await page.goto(`${server.url}/style.css`); // Of the origin, and runs nothing of its own.
     result = await body(page);
   });
   return result;

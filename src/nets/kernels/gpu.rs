@@ -1,9 +1,9 @@
 //! The kernels of [packed](crate::weights::packed) weights on a GPU.
 //!
 //! A product and a convolution are the same kernel but for where the factor beside the weights comes from: a work group
-//! computes a tile of 64 x 64 outputs, block by block along the sum. Its 256 units bring 64 x 32 numbers of either
-//! factor into shared memory, the weights out of their codes, and each unit then sums 4 x 4 outputs. That is what every
-//! WebGPU device allows: 256 units, 16 KiB of shared memory, 4 of 8 buffers.
+//! computes a tile of 64 x 64 outputs, block by block along the sum. Its 64 units bring a block of 64 rows of either
+//! factor into shared memory, the weights out of their codes, and each unit then sums 8 x 8 outputs. That is what every
+//! WebGPU device allows: at most 256 units, 16 KiB of shared memory, 4 of 8 buffers.
 
 use super::Window;
 use crate::weights::{
@@ -18,14 +18,16 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-/// Outputs along either side of a work group's tile.
+/// Outputs along either side of a work group's tile, and its units: one for each row that is brought in.
 const TILE: usize = 64;
 /// Units along either side of a work group.
-const UNITS: usize = 16;
+const UNITS: usize = 8;
 /// Outputs of a unit along either side.
 const EACH: usize = TILE / UNITS;
-/// Numbers of a block that a unit brings in at once: 4 units share the block of a row.
-const PART: usize = BLOCK / 4;
+/// Numbers that are read from shared memory at once.
+type Four = Vector<f32, Const<4>>;
+/// Fours in a block.
+const FOURS: usize = BLOCK / 4;
 
 /// Answers `[rows, output]`.
 pub fn multiply(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor {
@@ -36,7 +38,7 @@ pub fn multiply(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor 
     multiply_kernel::launch(
         &x.client.clone(),
         tiles(output, rows),
-        CubeDim::new_1d((UNITS * UNITS) as u32),
+        CubeDim::new_1d(TILE as u32),
         x.into_buffer_arg(),
         weight.into_buffer_arg(),
         y.clone().into_buffer_arg(),
@@ -59,7 +61,7 @@ pub fn convolve(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Win
     convolve_kernel::launch(
         &x.client.clone(),
         tiles(batch * out_height * out_width, output),
-        CubeDim::new_1d((UNITS * UNITS) as u32),
+        CubeDim::new_1d(TILE as u32),
         x.into_buffer_arg(),
         weight.into_buffer_arg(),
         bias.into_buffer_arg(),
@@ -84,7 +86,7 @@ pub fn look_up(weight: CubeTensor, ids: CubeTensor, rows: usize, columns: usize)
     let bits = bits(&weight, rows * columns);
     let count = ids.meta.shape().num_elements() * columns;
     let y = empty(&weight, [count / columns, columns].into());
-    let units = CubeDim::new_1d((UNITS * UNITS) as u32);
+    let units = CubeDim::new_1d(256);
     look_up_kernel::launch(
         &weight.client.clone(),
         calculate_cube_count_elemwise(&weight.client, count, units),
@@ -141,70 +143,93 @@ fn code_of_4(word: u32, #[comptime] i: u32) -> f32 {
     f32::cast_from((word >> (8 * i)) & 15) - f32::new(8.0)
 }
 
-/// Brings block `block` of 64 rows of weights into `tile`, `[32, 64]`; rows beyond the last are zero.
+#[cube]
+fn four(a: f32, b: f32, c: f32, d: f32) -> Four {
+    let mut four = Four::empty();
+    four.insert(0usize, a);
+    four.insert(1usize, b);
+    four.insert(2usize, c);
+    four.insert(3usize, d);
+    four
+}
+
+#[cube]
+fn codes_of_8(word: u32) -> Four {
+    four(code_of_8(word, 0u32), code_of_8(word, 1u32), code_of_8(word, 2u32), code_of_8(word, 3u32))
+}
+
+#[cube]
+fn codes_of_4(word: u32) -> Four {
+    four(code_of_4(word, 0u32), code_of_4(word, 1u32), code_of_4(word, 2u32), code_of_4(word, 3u32))
+}
+
+/// Where four `i` of a row is within a tile: not behind its predecessor, so that units that read the same four of
+/// neighbouring rows do not wait for one bank of the shared memory.
+#[cube]
+fn place(row: usize, i: usize) -> usize {
+    row * FOURS + (i ^ (row % FOURS))
+}
+
+/// Brings block `block` of the unit's row of weights into `tile`; rows beyond the last are zero.
 #[cube]
 fn bring_weights(
     words: &[u32],
-    tile: &mut Shared<[f32]>,
+    tile: &mut Shared<[Four]>,
     first: usize,
     rows: usize,
     block: usize,
     blocks: usize,
     #[comptime] bits: u32,
 ) {
-    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
+    let lane = UNIT_POS as usize;
     let row = first + lane;
     if row < rows {
         let at = row * blocks + block;
         if comptime![bits == 8] {
-            let scale = scale(words, rows * blocks * 8, at);
+            let scale = Four::new(scale(words, rows * blocks * 8, at));
             #[unroll]
-            for i in 0..2usize {
-                let word = words[at * 8 + part * 2 + i];
-                #[unroll]
-                for j in 0..4usize {
-                    tile[(part * PART + i * 4 + j) * TILE + lane] = scale * code_of_8(word, comptime![j as u32]);
-                }
+            for i in 0..FOURS {
+                tile[place(lane, i)] = codes_of_8(words[at * 8 + i]) * scale;
             }
         } else {
-            let scale = scale(words, rows * blocks * 4, at);
+            let scale = Four::new(scale(words, rows * blocks * 4, at));
             // The second half of a block lies in the high halves of the first half's bytes.
-            let shift = 4 * (part as u32 / 2);
             #[unroll]
-            for i in 0..2usize {
-                let word = words[at * 4 + part % 2 * 2 + i] >> shift;
-                #[unroll]
-                for j in 0..4usize {
-                    tile[(part * PART + i * 4 + j) * TILE + lane] = scale * code_of_4(word, comptime![j as u32]);
-                }
+            for i in 0..FOURS / 2 {
+                let word = words[at * 4 + i];
+                tile[place(lane, i)] = codes_of_4(word) * scale;
+                tile[place(lane, i + FOURS / 2)] = codes_of_4(word >> 4) * scale;
             }
         }
     } else {
-        #[unroll]
-        for i in 0..PART {
-            tile[(part * PART + i) * TILE + lane] = f32::new(0.0);
-        }
+        bring_zeros(tile);
     }
 }
 
-/// Adds to a unit's outputs what one block of either factor gives. `rows` and `columns` are `[32, 64]`; the unit's
-/// outputs are 16 apart along both sides.
 #[cube]
-fn add_products(sums: &mut Array<f32>, rows: &Shared<[f32]>, columns: &Shared<[f32]>) {
+fn bring_zeros(tile: &mut Shared<[Four]>) {
+    #[unroll]
+    for i in 0..FOURS {
+        tile[place(UNIT_POS as usize, i)] = Four::new(0.0);
+    }
+}
+
+/// Adds to a unit's outputs what one block of either factor gives. The outputs are [`UNITS`] apart along both sides.
+#[cube]
+fn add_products(sums: &mut Array<f32>, rows: &Shared<[Four]>, columns: &Shared<[Four]>) {
     let (row, column) = (UNIT_POS as usize / UNITS, UNIT_POS as usize % UNITS);
-    let mut left = Array::<f32>::new(EACH);
-    let mut right = Array::<f32>::new(EACH);
-    for k in 0..BLOCK {
+    let mut left = Array::<Four>::new(EACH);
+    for k in 0..FOURS {
         #[unroll]
         for i in 0..EACH {
-            left[i] = rows[k * TILE + row + i * UNITS];
-            right[i] = columns[k * TILE + column + i * UNITS];
+            left[i] = rows[place(row + i * UNITS, k)];
         }
         #[unroll]
-        for i in 0..EACH {
+        for j in 0..EACH {
+            let right = columns[place(column + j * UNITS, k)];
             #[unroll]
-            for j in 0..EACH {
-                sums[i * EACH + j] += left[i] * right[j];
+            for i in 0..EACH {
+                sums[i * EACH + j] += left[i].dot(right);
             }
         }
     }
@@ -220,28 +245,25 @@ fn multiply_kernel(
     blocks: usize,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[f32]>::new_slice(BLOCK * TILE);
-    let mut of_weights = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut of_x = Shared::<[Four]>::new_slice(TILE * FOURS);
+    let mut of_weights = Shared::<[Four]>::new_slice(TILE * FOURS);
     let mut sums = Array::<f32>::new(EACH * EACH);
     let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
-    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
     #[unroll]
     for i in 0..EACH * EACH {
         sums[i] = f32::new(0.0);
     }
     for block in 0..blocks {
         bring_weights(words, &mut of_weights, first_column, output, block, blocks, bits);
-        let row = first_row + lane;
+        let row = first_row + UNIT_POS as usize;
         if row < rows {
             #[unroll]
-            for i in 0..PART {
-                of_x[(part * PART + i) * TILE + lane] = x[(row * blocks + block) * BLOCK + part * PART + i];
+            for i in 0..FOURS {
+                let at = (row * blocks + block) * BLOCK + i * 4;
+                of_x[place(UNIT_POS as usize, i)] = four(x[at], x[at + 1], x[at + 2], x[at + 3]);
             }
         } else {
-            #[unroll]
-            for i in 0..PART {
-                of_x[(part * PART + i) * TILE + lane] = f32::new(0.0);
-            }
+            bring_zeros(&mut of_x);
         }
         sync_cube();
         add_products(&mut sums, &of_x, &of_weights);
@@ -278,11 +300,10 @@ fn convolve_kernel(
     #[comptime] window: Window,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[f32]>::new_slice(BLOCK * TILE);
-    let mut of_weights = Shared::<[f32]>::new_slice(BLOCK * TILE);
+    let mut of_x = Shared::<[Four]>::new_slice(TILE * FOURS);
+    let mut of_weights = Shared::<[Four]>::new_slice(TILE * FOURS);
     let mut sums = Array::<f32>::new(EACH * EACH);
     let (first_channel, first_pixel) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
-    let (lane, part) = (UNIT_POS as usize % TILE, UNIT_POS as usize / TILE);
     let plane = out_height * out_width;
     let pixels = batch * plane;
     #[unroll]
@@ -291,7 +312,7 @@ fn convolve_kernel(
     }
     // The output pixel whose inputs the unit brings in. Its window may begin before the first row or column: numbers
     // without sign then wrap around, beyond the last.
-    let pixel = first_pixel + lane;
+    let pixel = first_pixel + UNIT_POS as usize;
     let sample = pixel / plane;
     let at = pixel % plane;
     let top = (at / out_width * comptime![window.stride[0]]) as u32 - comptime![window.padding[0] as u32];
@@ -301,16 +322,22 @@ fn convolve_kernel(
     for block in 0..blocks {
         bring_weights(words, &mut of_weights, first_channel, output, block, blocks, bits);
         #[unroll]
-        for i in 0..PART {
-            let k = block * BLOCK + part * PART + i;
-            let tap = k % taps;
-            let row = top + (tap / kernel_width) as u32;
-            let column = left + (tap % kernel_width) as u32;
-            let mut value = f32::new(0.0);
-            if pixel < pixels && row < height as u32 && column < width as u32 {
-                value = x[((sample * channels + k / taps) * height + row as usize) * width + column as usize];
+        for i in 0..FOURS {
+            let mut seen = Four::new(0.0);
+            if pixel < pixels {
+                #[unroll]
+                for j in 0..4usize {
+                    let k = block * BLOCK + i * 4 + j;
+                    let tap = k % taps;
+                    let row = top + (tap / kernel_width) as u32;
+                    let column = left + (tap % kernel_width) as u32;
+                    if row < height as u32 && column < width as u32 {
+                        let line = (sample * channels + k / taps) * height + row as usize;
+                        seen.insert(j, x[line * width + column as usize]);
+                    }
+                }
             }
-            of_x[(part * PART + i) * TILE + lane] = value;
+            of_x[place(UNIT_POS as usize, i)] = seen;
         }
         sync_cube();
         add_products(&mut sums, &of_weights, &of_x);

@@ -1,0 +1,287 @@
+/** Weights on their way into a browser: kept once fetched, resumed when cut, mended when damaged, whatever the server does. */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { PATIENCE, model, start, withPage } from "./browser.mjs";
+
+const CHUNK = 65536;
+const CUTS = 200;
+const request = { prompt: "red apple", seed: 7, steps: 2 };
+let server;
+/** Bytes of the weights that drawing from words needs. */
+let total;
+
+/** Cuts the model into small chunks, so that there are many. */
+function cutSmall(folder) {
+  const path = join(folder, "model.json");
+  const manifest = JSON.parse(readFileSync(path, "utf8"));
+  manifest.chunk_bytes = CHUNK;
+  for (const component of manifest.components) {
+    const bytes = readFileSync(join(folder, component.file));
+    component.sha256 = [];
+    for (let at = 0; at < bytes.length; at += CHUNK) {
+      component.sha256.push(createHash("sha256").update(bytes.subarray(at, at + CHUNK)).digest("hex"));
+    }
+  }
+  writeFileSync(path, JSON.stringify(manifest));
+  return manifest.components.filter(({ role }) => role !== "encoder").reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+before(async () => {
+  server = await start();
+  total = cutSmall(model);
+});
+after(() => server.close());
+
+const weights = () => server.requests.filter(({ path }) => path.endsWith(".gguf"));
+/** Bytes of weights that were sent since this was asked last. */
+function sent() {
+  const bytes = weights().reduce((sum, { sent }) => sum + sent, 0);
+  server.requests.length = 0;
+  return bytes;
+}
+
+/** Runs `body` with a page that runs nothing of its own, in an origin whose storage is empty. */
+const withBlank = (body) =>
+  withPage({ expected: /Failed to load resource/ }, async (page) => {
+    server.fault = undefined;
+    server.requests.length = 0;
+    await page.goto(`${server.url}/style.css`);
+    await body(page);
+  });
+
+/**
+ * Opens the model anew and loads everything; answers the last progress, or the error. The page keeps its worker from one load to
+ * the next, as compiling the engine takes longer than they do.
+ */
+const load = (page, { draw = false, url = `${server.url}/sound/model/`, store = true } = {}) =>
+  page.evaluate(
+    async ([url, draw, store, request]) => {
+      const { Engine, PanguDrawError } = await import("/engine.js");
+      const engine = (globalThis.engine ??= new Engine());
+      let last = {};
+      try {
+        await engine.call({ op: "open", url, device: "cpu", store });
+        await engine.call({ op: "load", all: true }, undefined, (now) => (last = now));
+        const asked = { request: { ...request, controls: [] }, pictures: { controls: [] } };
+        const picture = draw ? [...(await engine.call({ op: "generate", ...asked })).rgba] : undefined;
+        return { ...last, picture, plan: await engine.call({ op: "plan", ...asked }) };
+      } catch (error) {
+        if (!(error instanceof PanguDrawError)) throw error;
+        return { name: error.name, code: error.code, message: error.message, details: error.details };
+      }
+    },
+    [url, draw, store, request],
+  );
+
+/** Empties the origin's private file system. */
+const forget = (page) =>
+  page.evaluate(async () => {
+    const root = await navigator.storage.getDirectory();
+    await root.removeEntry("pangu-draw", { recursive: true }).catch(() => {});
+  });
+
+describe("weights that were fetched", () => {
+  test("are kept, listed and deleted", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      const first = await load(page);
+      assert.deepEqual([first.loaded, first.total, first.stored], [total, total, 0]);
+      assert.equal(sent(), total);
+      const again = await load(page, { draw: true });
+      assert.deepEqual([again.loaded, again.stored, sent()], [total, total, 0]);
+      assert.deepEqual([again.plan.fetchBytes, again.plan.storedBytes], [0, total]);
+
+      // Without the server there is still a model.
+      server.fault = ({ path }) => (/model\//.test(path) ? { status: 503 } : undefined);
+      const offline = await load(page, { draw: true });
+      assert.deepEqual(offline.picture, again.picture);
+      server.fault = undefined;
+
+      const kept = await page.evaluate(async () => {
+        const { deleteStoredModel, storedModels } = await import("/pangu-draw.js");
+        const before = await storedModels();
+        const freed = await deleteStoredModel(before[0].address);
+        const error = await deleteStoredModel(before[0].address).catch(({ code }) => code);
+        return { before, freed, after: await storedModels(), error };
+      });
+      assert.equal(kept.before.length, 1);
+      assert.match(kept.before[0].address, /\/sound\/model$/);
+      assert.deepEqual([kept.before[0].storedBytes, kept.freed, kept.after, kept.error], [total, total, [], "invalid"]);
+      sent();
+      await load(page);
+      assert.equal(sent(), total);
+    }));
+
+  test("are mended where the store has damaged them, chunk by chunk", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      await load(page);
+      sent();
+      for (const harm of ["flip", "shorten", "empty"]) {
+        const length = await page.evaluate(async (harm) => {
+          const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("pangu-draw");
+          const names = [];
+          for await (const name of root.keys()) if (/^[0-9a-f]{64}$/.test(name)) names.push(name);
+          const handle = await root.getFileHandle(names.sort()[3]);
+          const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+          const length = bytes.length;
+          bytes[length >> 1] ^= 8;
+          const writable = await handle.createWritable();
+          await writable.write(harm === "flip" ? bytes : bytes.subarray(0, harm === "empty" ? 0 : 100));
+          await writable.close();
+          return length;
+        }, harm);
+        const { loaded, stored } = await load(page);
+        assert.deepEqual([loaded, stored, sent()], [total, total - length, length], harm);
+      }
+    }));
+
+  test("come once for two tabs", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      const other = await page.context().newPage();
+      await other.goto(page.url());
+      const [here, there] = await Promise.all([load(page), load(other)]);
+      assert.deepEqual([here.loaded, there.loaded], [total, total]);
+      assert.equal(sent(), total);
+      // Where a tab is closed in the middle, the next one goes on.
+      await forget(page);
+      server.fault = ({ path, range }) => (path.endsWith("unet.gguf") && range[0] >= 4 * CHUNK ? { stall: 100 } : undefined);
+      const dying = load(other).catch(() => {});
+      await page.waitForTimeout(100);
+      while (!weights().some(({ path, range }) => path.endsWith("unet.gguf") && range[0] >= 4 * CHUNK)) await page.waitForTimeout(50);
+      await other.close();
+      await dying;
+      server.fault = undefined;
+      const first = sent();
+      await load(page);
+      assert.ok(first + sent() <= total + 2 * CHUNK);
+    }));
+
+  test("need no store: without room, or without being asked to", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      const session = await page.context().newCDPSession(page);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 5 * CHUNK });
+      const full = await load(page, { draw: true });
+      assert.equal(full.loaded, total);
+      assert.ok(full.plan.storedBytes < total);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: server.url });
+      await forget(page);
+      const without = await load(page, { draw: true, store: false });
+      assert.deepEqual([without.picture, without.plan.storedBytes], [full.picture, 0]);
+    }));
+});
+
+describe("a load", () => {
+  test(`that dies at any of ${CUTS} bytes goes on where it ended`, { timeout: 3 * PATIENCE }, () =>
+    withBlank(async (page) => {
+      let state = 1;
+      const random = (below) => (state = (state * 48271) % 2147483647) % below;
+      for (let round = 0; round < CUTS; round++) {
+        const last = random(total);
+        let left = last;
+        server.fault = ({ path, range }) => {
+          if (!path.endsWith(".gguf") || !range) return undefined;
+          const length = range[1] - range[0];
+          const cut = left < length ? Math.max(left, 0) : undefined;
+          left -= length;
+          // After the cut nothing comes any more.
+          return left < 0 && cut === 0 ? { status: 403 } : cut === undefined ? undefined : { cut };
+        };
+        const { name, message } = await load(page);
+        assert.equal(name, "ReadError", `cut after ${last} bytes`);
+        assert.match(message, /chunk \d+/);
+        server.fault = undefined;
+        const first = sent();
+        const { loaded, stored } = await load(page);
+        const second = sent();
+        assert.deepEqual([loaded, second], [total, total - stored]);
+        // Two chunks are on their way at once, so that parts of two may be lost; together they are less than that.
+        assert.ok(first + second <= total + 2 * CHUNK, `cut after ${last} bytes: ${first} and ${second} of ${total}`);
+        await forget(page);
+      }
+    }));
+
+  const nth = (n, fault) => {
+    let count = 0;
+    return ({ path }) => (path.endsWith(".gguf") && ++count === n ? fault : undefined);
+  };
+
+  test("outlives what passes", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      for (const fault of [
+        { cut: 0 },
+        { cut: 1000 },
+        { stall: 10 },
+        { part: 5000 },
+        { flip: CHUNK + 7 },
+        { status: 503 },
+        { status: 429, headers: { "retry-after": "1" } },
+        { status: 500 },
+      ]) {
+        server.fault = nth(3, fault);
+        assert.equal((await load(page)).loaded, total, JSON.stringify(fault));
+        await forget(page);
+      }
+      // A server that knows no ranges sends every file once.
+      server.requests.length = 0;
+      server.fault = ({ path }) => (path.endsWith(".gguf") ? { ignoreRange: true } : undefined);
+      assert.equal((await load(page)).loaded, total);
+      assert.equal(weights().length, 3);
+      // A redirect is followed.
+      await forget(page);
+      server.fault = ({ path }) =>
+        path.startsWith("/sound/model/") && path.endsWith(".gguf")
+          ? { status: 302, headers: { location: path.replace("sound", "1000mbit") } }
+          : undefined;
+      assert.equal((await load(page)).loaded, total);
+    }));
+
+  test("fails with a typed error where it must", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      for (const [fault, name, code] of [
+        [{ status: 403 }, "ReadError", "refused"],
+        [{ status: 404 }, "ReadError", "refused"],
+        [{ status: 416 }, "ReadError", "read"],
+        [{ gzip: true }, "ReadError", "read"],
+        [{ headers: { "content-range": "bytes 7-9/10" } }, "ReadError", "read"],
+      ]) {
+        server.fault = nth(3, fault);
+        const error = await load(page);
+        assert.deepEqual([error.name, error.code], [name, code], JSON.stringify(fault));
+        assert.match(error.message, /chunk \d+/);
+        await forget(page);
+      }
+      // What is wrong at its origin is wrong for good.
+      const { code, details } = await load(page, { url: `${server.url}/broken/model/` });
+      assert.deepEqual([code, typeof details.chunk], ["checksum", "number"]);
+      // Truncated and lying manifests.
+      const manifest = readFileSync(join(model, "model.json"), "utf8");
+      for (const lie of [
+        manifest.slice(0, -20),
+        manifest.replace(/"bytes": ?(\d+)/, '"bytes":1$1'),
+        manifest.replace(/"file": ?"/, '"file":"../'),
+        manifest.replace(/"chunk_bytes": ?\d+/, '"chunk_bytes":0'),
+        "",
+      ]) {
+        writeFileSync(join(model, "model.json"), lie);
+        const { name } = await load(page);
+        assert.equal(name, "ModelError", lie.slice(0, 60));
+      }
+      writeFileSync(join(model, "model.json"), manifest);
+      assert.equal((await load(page)).loaded, total);
+    }));
+
+  test("stops at once when it is cancelled", { timeout: PATIENCE }, () =>
+    withBlank(async (page) => {
+      server.fault = ({ path, range }) => (path.endsWith(".gguf") && range[0] >= CHUNK ? { stall: 10 } : undefined);
+      const code = await page.evaluate(async () => {
+        const { Generator } = await import("/pangu-draw.js");
+        const controller = new AbortController();
+        const onProgress = ({ loaded }) => loaded > 65536 && controller.abort();
+        return Generator.load("/sound/model/", { device: "cpu", signal: controller.signal, onProgress }).catch(({ code }) => code);
+      });
+      assert.equal(code, "cancelled");
+    }));
+});
