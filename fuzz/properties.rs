@@ -24,16 +24,22 @@ fn expected(error: &Error, codes: &[&str]) {
 
 /// A GGUF file is refused in words, or every tensor can be read and written again. Answers whether it was taken.
 pub fn gguf(bytes: &[u8]) -> bool {
+    let beginning = |end: usize| GgufHeader::parse("file", &bytes[..end], bytes.len());
     let file = match GgufFile::new("file", bytes.into()) {
         Ok(file) => file,
         Err(error) => {
             expected(&error, &["corrupt", "unsupported"]);
+            assert!(!matches!(beginning(bytes.len() / 2), Ok(Some(_))), "no beginning is better than its file");
             return false;
         }
     };
     let header = file.header();
     let start = header.data_start.min(bytes.len());
-    assert!(GgufHeader::parse("file", &bytes[..start], bytes.len()).is_ok(), "the header is enough to read the header");
+    for (end, enough) in [(start, true), (start / 2, false)] {
+        let read = beginning(end).expect("no beginning is worse than its file");
+        assert!(read.is_some() || !enough, "the header is enough to read the header");
+        assert!(read.is_none_or(|read| read.tensors == header.tensors));
+    }
     let mut free = header.data_start;
     for (name, info) in by_start(&file) {
         assert!(info.start >= free && info.start + info.len <= bytes.len(), "{name} has its bytes for itself");

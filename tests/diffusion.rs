@@ -433,6 +433,7 @@ fn nonsense_is_a_typed_error() {
         ScheduleConfig { beta_start: -0.1, ..base.clone() },
         ScheduleConfig { beta_end: 1.5, ..base.clone() },
         ScheduleConfig { trained_betas: Some(vec![0.1; 3]), ..base.clone() },
+        ScheduleConfig { steps_offset: usize::MAX, ..base.clone() },
     ] {
         invalid(Schedule::new(&config).expect_err("no such schedule"), "schedule");
     }
