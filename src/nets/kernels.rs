@@ -33,36 +33,30 @@ pub use packed::{look_up, multiply};
 pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let layer = &conv.layer;
     let shape: [usize; 4] = layer.weight.lazy_shape().dims();
-    let padding = match layer.padding {
-        PaddingConfig2d::Valid => Some([0; 4]),
-        PaddingConfig2d::Explicit(top, left, bottom, right) => Some([top, left, bottom, right]),
-        PaddingConfig2d::Same => None,
-    };
-    let plain = layer.groups == 1 && layer.dilation == [1, 1];
-    let kernel = [shape[2], shape[3]];
-    let window = padding.filter(|_| plain).map(|padding| Window { kernel, stride: layer.stride, padding });
+    let window = Window::of(layer);
+    let square = window.and_then(Window::square).filter(|&(stride, padding)| fits(&x, shape, stride, padding));
     let on_cpu = on_cpu(&x);
-    // The CPU's kernels are of square windows.
-    let square =
-        window.and_then(|window| window.square()).filter(|&(stride, padding)| fits(&x, shape, stride, padding));
     let bias = |x: &Tensor<4>| match &layer.bias {
         Some(bias) => bias.val(),
         None => Tensor::zeros([shape[0]], &x.device()),
     };
-    match (conv.packed(), window, square) {
-        (None, _, Some((stride, padding))) if on_cpu => {
-            let bias = bias(&x).into_dispatch();
-            let (x, weight) = (x.into_dispatch(), layer.weight.val().into_dispatch());
-            Tensor::from_dispatch(Dispatch::convolve(x, weight, bias, stride, padding))
-        }
-        (None, ..) => layer.forward(x),
-        (Some(weight), Some(window), square) if !on_cpu || square.is_some() => {
+    let Some(packed) = conv.packed() else {
+        let Some((stride, padding)) = square.filter(|_| on_cpu) else {
+            return layer.forward(x);
+        };
+        let bias = bias(&x).into_dispatch();
+        let (x, weight) = (x.into_dispatch(), layer.weight.val().into_dispatch());
+        return Tensor::from_dispatch(Dispatch::convolve(x, weight, bias, stride, padding));
+    };
+    match window {
+        // The CPU's kernels are of square windows.
+        Some(window) if !on_cpu || square.is_some() => {
             let bias = bias(&x);
-            packed::convolve(x, weight, bias, window, shape[0])
+            packed::convolve(x, packed, bias, window, shape[0])
         }
-        (Some(weight), ..) => {
+        _ => {
             let rows = Tensor::arange(0..shape[0] as i64, &x.device());
-            let weight = look_up(weight, [shape[0], shape[1..].iter().product()], rows).reshape(shape);
+            let weight = look_up(packed, [shape[0], shape[1..].iter().product()], rows).reshape(shape);
             nn::conv::Conv2d { weight: Param::from_tensor(weight), ..layer.clone() }.forward(x)
         }
     }
@@ -77,6 +71,17 @@ struct Window {
 }
 
 impl Window {
+    /// The layer's, unless it has groups, dilation or a padding that depends on the input.
+    fn of(layer: &nn::conv::Conv2d) -> Option<Self> {
+        let padding = match layer.padding {
+            PaddingConfig2d::Valid => [0; 4],
+            PaddingConfig2d::Explicit(top, left, bottom, right) => [top, left, bottom, right],
+            PaddingConfig2d::Same => return None,
+        };
+        let plain = layer.groups == 1 && layer.dilation == [1, 1];
+        plain.then_some(Self { kernel: layer.kernel_size, stride: layer.stride, padding })
+    }
+
     /// Stride and padding where they and the kernel are the same along both axes and on all sides.
     fn square(self) -> Option<(usize, usize)> {
         let Self { kernel, stride, padding, .. } = self;

@@ -336,7 +336,7 @@ fn packed(name: &str, stored: &StoredTensor<'_>, device: &Device) -> Result<Opti
         let bytes = stored.bytes.len();
         return Err(Error::Unsupported(format!("`{name}` of {bytes} bytes, a GPU reads {LARGEST_BINDING} at once")));
     }
-    pack(stored.dtype, &stored.bytes).map(Some)
+    pack(stored.dtype, &stored.bytes, stored.shape.iter().product()).map(Some)
 }
 
 /// Puts tensors into their places.

@@ -14,19 +14,16 @@ fn code_words(dtype: GgmlType) -> usize {
     (dtype.block_bytes() - 2) / 4
 }
 
-/// Whole blocks of a quantized type as they are in a file, rearranged into words.
+/// `count` numbers of a quantized type as they are in a file, rearranged into words.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if `bytes` are not whole blocks, [`Error::Invalid`] if the type has none.
-pub fn pack(dtype: GgmlType, bytes: &[u8]) -> Result<Vec<u32>> {
+/// [`Error::Corrupt`] if `bytes` has another length than they need, [`Error::Invalid`] if the type has no blocks.
+pub fn pack(dtype: GgmlType, bytes: &[u8], count: usize) -> Result<Vec<u32>> {
     if !dtype.is_quantized() {
         return Err(Error::Invalid { parameter: "weights", why: format!("{dtype} has no blocks to pack") });
     }
-    let (blocks, rest) = (bytes.chunks_exact(dtype.block_bytes()), bytes.len() % dtype.block_bytes());
-    if rest != 0 {
-        let why = format!("{} bytes are not whole blocks of {dtype}", bytes.len());
-        return Err(Error::Corrupt { what: "tensor data".into(), why });
-    }
+    dtype.check_len(bytes, count)?;
+    let blocks = bytes.chunks_exact(dtype.block_bytes());
     let mut words = Vec::with_capacity(blocks.len() * code_words(dtype) + blocks.len().div_ceil(2));
     for block in blocks.clone() {
         words.extend(block[2..].chunks_exact(4).map(|code| u32::from_le_bytes([code[0], code[1], code[2], code[3]])));
@@ -128,7 +125,7 @@ mod tests {
                 let count = blocks * BLOCK;
                 let values: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1e-3 * i as f32).collect();
                 let bytes = dtype.quantize(&values).unwrap();
-                let words = pack(dtype, &bytes).unwrap();
+                let words = pack(dtype, &bytes, count).unwrap();
                 assert_eq!(words.len() * 4, bytes.len().next_multiple_of(4));
                 let packed = Blocks::new(&words, count).unwrap();
                 let expected = dtype.dequantize(&bytes, count).unwrap();
@@ -144,8 +141,9 @@ mod tests {
 
     #[test]
     fn only_whole_blocks_are_packed() {
-        assert_eq!(pack(GgmlType::Q8_0, &[0; 35]).unwrap_err().code(), "corrupt");
-        assert_eq!(pack(GgmlType::F16, &[0; 64]).unwrap_err().code(), "invalid");
+        assert_eq!(pack(GgmlType::Q8_0, &[0; 35], 32).unwrap_err().code(), "corrupt");
+        assert_eq!(pack(GgmlType::Q8_0, &[0; 34], 64).unwrap_err().code(), "corrupt");
+        assert_eq!(pack(GgmlType::F16, &[0; 64], 32).unwrap_err().code(), "invalid");
         assert_eq!(Blocks::new(&[0; 10], 64).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[0; 9], 33).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[], 0).unwrap_err().code(), "corrupt");

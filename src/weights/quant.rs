@@ -131,7 +131,7 @@ impl GgmlType {
         Ok(bytes)
     }
 
-    fn check_len(self, bytes: &[u8], count: usize) -> Result<()> {
+    pub(super) fn check_len(self, bytes: &[u8], count: usize) -> Result<()> {
         if self.byte_len(count) != Some(bytes.len()) {
             let why = format!("{} bytes are not {count} numbers of type {self}", bytes.len());
             return Err(Error::Corrupt { what: "tensor data".into(), why });
