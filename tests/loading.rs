@@ -632,7 +632,7 @@ fn loads_survive_a_real_server() {
         (Wrong::Status(503), 1),
         (Wrong::RetryAfter(429, 0), 1),
         (Wrong::Part(300), 1),
-        (Wrong::Short(100), 0),
+        (Wrong::Short(100), 1),
         (Wrong::Long(100), 0),
         (Wrong::Flip(1500), 1),
         (Wrong::Redirect(format!("{}/first.gguf", server.url())), 1),

@@ -100,13 +100,18 @@ impl Depot {
         let Some(store) = self.store.as_deref() else {
             return self.fetch(component, index, range).await;
         };
-        if let Some(bytes) = self.stored(store, &key, component, index).await {
+        if let Ok(Some(bytes)) = self.stored(store, &key, component, index).await {
             return Ok(bytes);
         }
         let _lock = store.lock(&key).await;
-        // Somebody else may have fetched it meanwhile.
-        if let Some(bytes) = self.stored(store, &key, component, index).await {
-            return Ok(bytes);
+        // Somebody else may have fetched it meanwhile. What is not right now, is not because somebody is writing it.
+        match self.stored(store, &key, component, index).await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(_) => {
+                log::warn!("chunk {index} of {} was damaged in the store; it is fetched again", component.file);
+                let _ = store.remove(&key).await;
+            }
         }
         let bytes = self.fetch(component, index, range).await?;
         if !self.full.get()
@@ -118,15 +123,20 @@ impl Depot {
         Ok(bytes)
     }
 
-    async fn stored(&self, store: &dyn Store, key: &str, component: &Component, index: usize) -> Option<Vec<u8>> {
-        let bytes = store.get(key).await.ok()??;
-        if component.verify(index, &bytes).is_err() {
-            log::warn!("chunk {index} of {} was damaged in the store; it is fetched again", component.file);
-            let _ = store.remove(key).await;
-            return None;
-        }
+    /// What the store has under `key`; an error if it cannot be read or is not what it should be.
+    async fn stored(
+        &self,
+        store: &dyn Store,
+        key: &str,
+        component: &Component,
+        index: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = store.get(key).await? else {
+            return Ok(None);
+        };
+        component.verify(index, &bytes)?;
         self.traffic.arrived(component, index, bytes.len() as u64, true);
-        Some(bytes)
+        Ok(Some(bytes))
     }
 
     async fn fetch(&self, component: &Component, index: usize, range: Range<u64>) -> Result<Vec<u8>> {

@@ -9,7 +9,8 @@ import { PATIENCE, model, start, withPage } from "./browser.mjs";
 
 /** Large enough that a model is a few chunks, as writing each to the browser's file system takes tens of milliseconds. */
 const CHUNK = 1 << 18;
-const CUTS = 200;
+/** A load is cut so many times in each of so many browsers. */
+const [CUTS, TABS] = [25, 8];
 const request = { prompt: "red apple", seed: 7, steps: 2 };
 let server;
 /** Bytes of the weights that drawing from words needs. */
@@ -175,33 +176,50 @@ describe("weights that were fetched", () => {
 });
 
 describe("a load", () => {
-  test(`that dies at any of ${CUTS} bytes goes on where it ended`, { timeout: 3 * PATIENCE }, () =>
+  test(`that dies at any of ${TABS * CUTS} bytes goes on where it ended`, { timeout: PATIENCE }, () =>
     withBlank(async (page) => {
       let state = 1;
       const random = (below) => (state = (state * 48271) % 2147483647) % below;
-      for (let round = 0; round < CUTS; round++) {
-        const last = random(total);
-        let left = last;
-        server.fault = ({ path, range }) => {
-          if (!path.endsWith(".gguf") || !range) return undefined;
-          const length = range[1] - range[0];
-          const cut = left < length ? Math.max(left, 0) : undefined;
-          left -= length;
-          // After the cut nothing comes any more.
-          return left < 0 && cut === 0 ? { status: 403 } : cut === undefined ? undefined : { cut };
+      // Browsers of their own, side by side: most of the time is waiting between attempts.
+      const faults = new Map();
+      server.fault = (asked) => faults.get(asked.path.split("/")[1])?.(asked);
+      const tab = async (name) => {
+        const context = await page.context().browser().newContext();
+        const tabPage = await context.newPage();
+        await tabPage.goto(page.url());
+        const url = `${server.url}/${name}/model/`;
+        const bytes = () => {
+          const mine = weights().filter(({ path }) => path.startsWith(`/${name}/`));
+          server.requests = server.requests.filter((request) => !mine.includes(request));
+          return mine.reduce((sum, { sent }) => sum + sent, 0);
         };
-        const { name, message } = await load(page);
-        assert.equal(name, "ReadError", `cut after ${last} bytes`);
-        assert.match(message, /chunk \d+/);
-        server.fault = undefined;
-        const first = sent();
-        const { loaded, stored } = await load(page);
-        const second = sent();
-        assert.deepEqual([loaded, second], [total, total - stored]);
-        // Two chunks are on their way at once, so that parts of two may be lost; together they are less than that.
-        assert.ok(first + second <= total + 2 * CHUNK, `cut after ${last} bytes: ${first} and ${second} of ${total}`);
-        await forget(page);
-      }
+        for (let round = 0; round < CUTS; round++) {
+          const last = random(total);
+          let left = last;
+          faults.set(name, ({ path, range }) => {
+            if (!path.endsWith(".gguf") || !range) return undefined;
+            const length = range[1] - range[0];
+            const cut = left < length ? Math.max(left, 0) : undefined;
+            left -= length;
+            // After the cut nothing comes any more.
+            return left < 0 && cut === 0 ? { status: 403 } : cut === undefined ? undefined : { cut };
+          });
+          const { name: error, message } = await load(tabPage, { url });
+          assert.equal(error, "ReadError", `cut after ${last} bytes`);
+          assert.match(message, /chunk \d+/);
+          faults.delete(name);
+          const first = bytes();
+          const { loaded, stored } = await load(tabPage, { url });
+          const second = bytes();
+          assert.deepEqual([loaded, second], [total, total - stored]);
+          // Two chunks are on their way at once, so that parts of two may be lost; together they are less than that.
+          assert.ok(first + second <= total + 2 * CHUNK, `cut after ${last} bytes: ${first} and ${second} of ${total}`);
+          await forget(tabPage);
+        }
+        await context.close();
+      };
+      // Lines so fast that they are none; their names tell the tabs apart.
+      await Promise.all(Array.from({ length: TABS }, (_, i) => tab(`${100001 + i}mbit`)));
     }));
 
   const nth = (n, fault) => {
