@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(pack(GgmlType::Q8_0, &[0; 35], 32).unwrap_err().code(), "corrupt");
         assert_eq!(pack(GgmlType::Q8_0, &[0; 34], 64).unwrap_err().code(), "corrupt");
         assert_eq!(pack(GgmlType::F16, &[0; 64], 32).unwrap_err().code(), "invalid");
-        assert_eq!(Blocks::new(&[0; 9], 64).unwrap_err().code(), "corrupt");
+        assert_eq!(Blocks::new(&[0; 10], 64).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[0; 9], 33).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[], 0).unwrap_err().code(), "corrupt");
     }
