@@ -7,17 +7,17 @@
 use pangu_draw::{
     device::{DeviceChoice, OpenDevice, open},
     nets::Pace,
-    pipeline::{Generator, Request},
+    pipeline::{Generator, MEMORY, Request},
     weights::{
-        TensorSource,
+        Depot, TensorSource,
         gguf::{GgufFile, GgufWriter, TensorPlan},
         manifest::{self, Component, Manifest},
         quant::GgmlType,
-        source::{FolderSource, load_component},
+        source::FolderSource,
     },
 };
 use pollster::block_on;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, rc::Rc};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/default");
 const PROMPTS: &str = include_str!("../docs/fifty.txt");
@@ -82,8 +82,8 @@ fn requantized(file: &GgufFile, recipe: Recipe) -> (Vec<u8>, Vec<LayerError>, us
 /// The fifty pictures over white, RGB.
 fn draw(folder: &Path, device: &OpenDevice) -> Vec<Vec<u8>> {
     let pace = Pace::free();
-    let source = FolderSource(folder.into());
-    let generator = block_on(Generator::load(&source, device.clone(), &pace, &mut |_| {})).expect("a whole model");
+    let depot = Depot::new(Rc::new(FolderSource(folder.into())), None);
+    let generator = block_on(Generator::open(depot, device.clone(), MEMORY)).expect("a whole model");
     let picture = |prompt: &str| {
         let request = Request { prompt: prompt.into(), seed: 1, ..Default::default() };
         let drawing = block_on(generator.generate(&request, &pace, &mut |_| {})).expect("nobody cancels");
@@ -98,7 +98,10 @@ fn main() {
     let device = block_on(open(if wgpu { DeviceChoice::Wgpu } else { DeviceChoice::Cpu })).expect("a device");
     let source = FolderSource(MODEL.into());
     let shipped = block_on(Manifest::load(&source)).expect("the default model");
-    let component = |role: &str| block_on(load_component(&source, &shipped, role, &mut |_| Ok(()))).expect("verified");
+    let component = |role: &str| {
+        let file = &shipped.component(role).expect("a role of the model").file;
+        GgufFile::new(file, fs::read(Path::new(MODEL).join(file)).expect("a readable file")).expect("a sound file")
+    };
     let experts: BTreeMap<_, _> = EXPERTS.into_iter().map(|role| (role, component(role))).collect();
     let folder = std::env::temp_dir().join(format!("pangu-draw-recipes-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder to write to");

@@ -122,6 +122,10 @@ fn a_plan_fetches_nothing_and_tells_the_truth() {
         let plan = block_on(generator.plan(&request())).unwrap();
         assert_eq!((plan.fetch_bytes, plan.stored_bytes), (0, if keeps { sum } else { 0 }));
     }
+    // Where memory is short, no more than the largest part is ever there.
+    let (generator, _) = remote(0, true);
+    let largest = PARTS.iter().map(|role| bytes(&generator, &[role])).max();
+    assert_eq!(Some(block_on(generator.plan(&request())).unwrap().peak_weight_bytes), largest);
     // A picture to begin with takes the encoder, too.
     let (generator, _) = remote(u64::MAX, true);
     let image = pangu_draw::Image::new(1, 1, vec![0; 4]).unwrap();

@@ -75,8 +75,8 @@ impl Generator {
     /// [`Error::Read`], [`Error::Refused`], [`Error::Checksum`], [`Error::Corrupt`], a tensor error, or [`Error::Cancelled`];
     /// those of [`Request::resolve`].
     pub async fn load(&self, request: &Request, pace: &Pace, on_progress: &mut dyn FnMut(LoadProgress)) -> Result<()> {
-        let [first, ..] = self.stages(&self.resolve(request)?).await?;
-        self.arrive(&first, pace, on_progress).await
+        let [encoders, first, ..] = self.stages(&self.resolve(request)?).await?;
+        self.arrive(&[encoders, first].concat(), pace, on_progress).await
     }
 
     /// Loads all that `request` needs, as far as memory and the store go.
@@ -93,8 +93,9 @@ impl Generator {
         self.arrive(&parts, pace, on_progress).await
     }
 
-    /// What a drawing needs, by the order of its need: for the first step, for the steps after it, for the picture.
-    async fn stages(&self, settings: &Settings) -> Result<[Vec<Rc<dyn Part>>; 3]> {
+    /// What a drawing needs, by the order of its need: before the first step, for the steps of the first experts, for those of the
+    /// second, for the picture.
+    async fn stages(&self, settings: &Settings) -> Result<[Vec<Rc<dyn Part>>; 4]> {
         let needed = self.companions_of(settings);
         for kind in &needed {
             if self.companions.borrow().contains_key(kind) {
@@ -111,8 +112,9 @@ impl Generator {
         }
         let companions = self.companions.borrow();
         let models = || [&self.home].into_iter().chain(needed.iter().map(|kind| &companions[kind]));
-        let (mut first, mut later): (Vec<_>, Vec<_>) =
-            (models().flat_map(|model| model.first()).collect(), models().flat_map(|model| model.later()).collect());
+        let encoders = models().flat_map(|model| model.encoders()).collect();
+        let mut first: Vec<_> = models().flat_map(|model| model.first()).collect();
+        let later = models().flat_map(|model| model.later()).collect();
         // Models that draw together pass through pixels at every step.
         if !needed.is_empty() || settings.draft.is_some() || settings.init.is_some() {
             if self.home.space.encoder().is_none() {
@@ -120,9 +122,9 @@ impl Generator {
                 return Err(Error::Unsupported(why.into()));
             }
             first.extend(models().filter_map(|model| model.space.encoder()));
-            later.extend(models().filter(|_| !needed.is_empty()).map(|model| model.space.decoder()));
+            first.extend(models().filter(|_| !needed.is_empty()).map(|model| model.space.decoder()));
         }
-        Ok([first, later, vec![self.home.space.decoder()]])
+        Ok([encoders, first, later, vec![self.home.space.decoder()]])
     }
 
     async fn arrive(

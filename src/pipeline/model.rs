@@ -136,21 +136,25 @@ impl Model {
         Ok(Self { schedule, space, condition, experts, control, device, manifest, config })
     }
 
-    /// What the first step needs.
-    pub fn first(&self) -> Vec<Rc<dyn Part>> {
-        let mut parts: Vec<Rc<dyn Part>> = match &self.condition {
+    /// What must be here before the first step.
+    pub fn encoders(&self) -> Vec<Rc<dyn Part>> {
+        match &self.condition {
             Condition::Text(encoders) => encoders.parts().collect(),
             Condition::Picture(encoder) => vec![encoder.clone()],
-        };
-        parts.push(match &self.experts {
-            Experts::Single(unet, _) => unet.clone(),
-            Experts::TimeDecoupled { structure, .. } => structure.network().clone(),
-        });
-        parts.extend(self.control.clone().map(|control| control as Rc<dyn Part>));
-        parts
+        }
     }
 
-    /// What the steps after the first need beyond that.
+    /// What the first step needs.
+    pub fn first(&self) -> Vec<Rc<dyn Part>> {
+        let unet: Rc<dyn Part> = match &self.experts {
+            Experts::Single(unet, _) => unet.clone(),
+            Experts::TimeDecoupled { structure, .. } => structure.network().clone(),
+        };
+        let control = self.control.clone().map(|control| control as Rc<dyn Part>);
+        [unet].into_iter().chain(control).collect()
+    }
+
+    /// What takes the place of the first step's experts later.
     pub fn later(&self) -> Vec<Rc<dyn Part>> {
         match &self.experts {
             Experts::Single(..) => Vec::new(),

@@ -3,7 +3,10 @@
 use super::residency::{Part, Residency};
 use crate::{Result, device::OpenDevice};
 use serde::Serialize;
-use std::{collections::BTreeSet, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 /// Most that WebAssembly's 32-bit memory can hold, less what activations and the engine itself need.
 const HEAP: u64 = 3 << 30;
@@ -62,7 +65,11 @@ pub async fn plan(residency: &Residency, stages: &[Vec<Rc<dyn Part>>], device: &
             here: part.is_here(),
         });
     }
-    let stage_bytes = |stage: &Vec<Rc<dyn Part>>| stage.iter().map(|part| part.component().bytes).max().unwrap_or(0);
+    // What one stage needs is needed together, though not all of it at the same moment.
+    let stage_bytes = |stage: &Vec<Rc<dyn Part>>| {
+        let files: BTreeMap<_, _> = stage.iter().map(|part| (part.component().key(), part.component().bytes)).collect();
+        files.values().sum::<u64>()
+    };
     let total: u64 = components.iter().map(|component| component.bytes).sum();
     let least = stages.iter().map(stage_bytes).max().unwrap_or(0);
     let kept = stages.iter().flatten().all(|part| part.depot().keeps());
