@@ -169,5 +169,6 @@ impl Pace {
 pub async fn wait_for(activation: Tensor<4>) -> Result<()> {
     let element = activation.slice([0..1, 0..1, 0..1, 0..1]).into_data_async().await;
     // Where there are threads the answer comes before the bytes: looking at them is what waits.
-    element.map(|data| drop(data.iter::<f32>().next())).map_err(|error| Error::Device(format!("{error:?}")))
+    let looked = element.map(|data| data.iter::<f32>().next());
+    looked.map(|_| ()).map_err(|error| Error::Device(format!("{error:?}")))
 }
