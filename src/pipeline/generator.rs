@@ -115,14 +115,21 @@ impl Generator {
         let encoders = models().flat_map(|model| model.encoders()).collect();
         let mut first: Vec<_> = models().flat_map(|model| model.first()).collect();
         let later = models().flat_map(|model| model.later()).collect();
-        // Models that draw together pass through pixels at every step.
-        if !needed.is_empty() || settings.draft.is_some() || settings.init.is_some() {
-            if self.home.space.encoder().is_none() {
+        // Models that draw together in other spaces or sizes meet in pixels at every step; a draft is handed on through them.
+        let size = [settings.height, settings.width];
+        let apart =
+            |model: &&Rc<Model>| !Rc::ptr_eq(&model.space, &self.home.space) || model.config.own_size(size) != size;
+        let crossing: Vec<_> =
+            models().skip(1).filter(apart).chain(settings.draft.iter().map(|_| &self.home)).collect();
+        if !crossing.is_empty() || settings.init.is_some() {
+            let encoder = self.home.space.encoder().ok_or_else(|| {
                 let why = "this model takes no pictures in: it has no encoder";
-                return Err(Error::Unsupported(why.into()));
-            }
-            first.extend(models().filter_map(|model| model.space.encoder()));
-            first.extend(models().filter(|_| !needed.is_empty()).map(|model| model.space.decoder()));
+                Error::Unsupported(why.into())
+            })?;
+            first.push(encoder);
+            first.extend(crossing.iter().filter_map(|model| model.space.encoder()));
+            first.extend(crossing.iter().map(|model| model.space.decoder()));
+            first.extend(crossing.first().map(|_| self.home.space.decoder()));
         }
         Ok([encoders, first, later, vec![self.home.space.decoder()]])
     }
