@@ -6,7 +6,7 @@
 //! meanings are added:
 //!
 //! ```text
-//! p_g = softmax(W_g h + b_g)                       one for each group g
+//! p_g = softmax(sharpness (W_g h + b_g))           one for each group g
 //! answer = sum over g of p_g M_g                   M_g: [words of g, (1 + tokens) * projection_dim]
 //! ```
 //!
@@ -27,7 +27,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a [`PictureEncoder`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PictureEncoderConfig {
     /// Channels of the picture: ink and cover.
@@ -44,6 +44,8 @@ pub struct PictureEncoderConfig {
     pub projection_dim: usize,
     /// Words in each group.
     pub vocabulary: Vec<usize>,
+    /// Factor of the logits: the higher, the more the likeliest word has its way.
+    pub sharpness: f64,
     /// Tokens of a meaning.
     pub tokens: usize,
     /// Tokens answered: those of the meaning, and zeros.
@@ -61,6 +63,7 @@ impl Default for PictureEncoderConfig {
             feature_dim: 128,
             projection_dim: 512,
             vocabulary: vec![1],
+            sharpness: 1.0,
             tokens: 16,
             token_count: 16,
         }
@@ -135,7 +138,12 @@ impl PictureEncoderConfig {
         let (widths, groups) = (&self.block_out_channels, &self.vocabulary);
         let lengths = [widths.len(), groups.len()].iter().all(|length| (1..=8).contains(length));
         let numbers = numbers.iter().chain(widths).chain(groups).all(fits);
-        if !lengths || !numbers || !widths.iter().all(divides) || !(1..=self.token_count).contains(&self.tokens) {
+        if !lengths
+            || !numbers
+            || !self.sharpness.is_finite()
+            || !widths.iter().all(divides)
+            || !(1..=self.token_count).contains(&self.tokens)
+        {
             return invalid("picture encoder config", format!("{self:?} does not fit together"));
         }
         Ok(())
@@ -197,9 +205,9 @@ impl PictureEncoder {
     /// # Errors
     /// [`Error::Cancelled`]; [`Error::Invalid`] for pictures of another shape.
     pub async fn encode(&self, pictures: Tensor<4>, pace: &Pace) -> Result<PictureEmbedding> {
-        let groups = self.words(pictures, pace).await?.into_iter().map(|group| softmax(group, 1)).collect();
-        let words = self.meanings.val().narrow(0, 0, self.config.words());
-        Ok(self.embedding(Tensor::cat(groups, 1).matmul(words)))
+        let groups = self.words(pictures, pace).await?.into_iter();
+        let chosen = Tensor::cat(groups.map(|logits| softmax(logits * self.config.sharpness, 1)).collect(), 1);
+        Ok(self.embedding(chosen.matmul(self.meanings.val().narrow(0, 0, self.config.words()))))
     }
 
     /// What stands for no picture: an embedding of a batch of one.

@@ -269,11 +269,7 @@ fn publish(
     let mut attribution: Vec<String> = styles.iter().map(|&style| format!("Pictures: {}", source(style))).collect();
     attribution.sort();
     attribution.dedup();
-    let [names, text] = ATTRIBUTION.map(str::to_owned);
-    attribution.push(names);
-    if !pipeline.text.is_empty() {
-        attribution.push(text);
-    }
+    attribution.extend(ATTRIBUTION.map(str::to_owned));
     let manifest = Manifest {
         format: FORMAT,
         name: name.into(),
