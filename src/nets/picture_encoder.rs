@@ -63,7 +63,7 @@ impl Default for PictureEncoderConfig {
             feature_dim: 128,
             projection_dim: 512,
             vocabulary: vec![1],
-            sharpness: 1.0,
+            sharpness: 3.0,
             tokens: 16,
             token_count: 16,
         }

@@ -154,15 +154,13 @@ pub fn controlnet(config: &ControlNetConfig, side: usize, tokens: usize) -> Coun
     walk.count.convolution(widths[widths.len() - 1], channels[0], 3, side);
     walk.count.convolution(channels[0], channels[0], 1, side);
     let last = config.unet.levels() - 1;
-    for level in 0..=last {
-        let cells = walk.sides[level];
+    // One convolution of 1x1 for every output of the way down, and one for the middle.
+    for (level, &width) in channels.iter().enumerate() {
         (0..config.unet.layers_per_block.at(level))
-            .for_each(|_| walk.count.convolution(channels[level], channels[level], 1, cells));
-        if level < last {
-            walk.count.convolution(channels[level], channels[level], 1, walk.sides[level + 1]);
-        }
+            .for_each(|_| walk.count.convolution(width, width, 1, walk.sides[level]));
+        let below = walk.sides[(level + 1).min(last)];
+        walk.count.convolution(width, width, 1, below);
     }
-    walk.count.convolution(channels[last], channels[last], 1, walk.sides[last]);
     walk.count
 }
 
