@@ -222,7 +222,7 @@ fn companions() -> BTreeMap<ControlKind, Companion> {
     };
     BTreeMap::from([
         (ControlKind::Outline, companion("sketch", 1.0, 0.7)),
-        (ControlKind::Variation, companion("variation", 0.4, 1.0)),
+        (ControlKind::Variation, companion("variation", 0.3, 1.0)),
     ])
 }
 
