@@ -11,6 +11,8 @@ use pangu_draw::{
     diffusion::{NetworkDenoiser, schedule::Prediction},
     nets::{
         autoencoder_tiny::AutoencoderTinyConfig,
+        controlnet::ControlNetConfig,
+        picture_encoder::PictureEncoderConfig,
         text::sentence::Sentences,
         unet::{PerLevel, UNetConfig},
     },
@@ -226,6 +228,12 @@ fn the_parameters_are_those_of_the_networks() {
     let device = Device::flex();
     let own = UNetConfig::emoji();
     assert_eq!(flops::unet(&own, 16, 12).parameters, own.init(&device).unwrap().num_params() as u64);
+    let own = ControlNetConfig::sketch();
+    assert_eq!(flops::controlnet(&own, 8, 16).parameters, own.init(&device).unwrap().num_params() as u64);
+    let own = PictureEncoderConfig { vocabulary: vec![30, 4], ..PictureEncoderConfig::default() };
+    let meanings = (own.words() + 1) * own.meaning();
+    let all = own.init(&device).unwrap().num_params();
+    assert_eq!(flops::picture_encoder(&own).parameters, (all - meanings) as u64);
     let own = AutoencoderTinyConfig::emoji();
     let [encoder, decoder] = flops::autoencoder(&own, 128).map(|count| count.parameters);
     assert_eq!(encoder, own.init_encoder(&device).unwrap().num_params() as u64);

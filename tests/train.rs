@@ -5,14 +5,17 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use flate2::{Compression, write::GzEncoder};
 use pangu_draw::{
-    Error, Result,
+    Error, Image, Result,
+    device::{self, DeviceChoice},
     nets::{
+        Pace,
         autoencoder_tiny::AutoencoderTinyConfig,
         controlnet::ControlNetConfig,
         picture_encoder::PictureEncoderConfig,
         text::sentence::Sentences,
         unet::{PerLevel, UNetConfig},
     },
+    pipeline::{Control, Generator, MEMORY, Request as PictureRequest, config::ControlKind},
     train::{
         Draw, autoencoder,
         captions::{self, captions},
@@ -28,14 +31,20 @@ use pangu_draw::{
             splits::{Split, Splits},
         },
         expert::{self, Batch, Material, Role},
+        export,
         session::{Budget, Intervals, LearningRate},
-        sketch, variation,
+        sketch,
+        text::TextEncoder,
+        variation,
     },
+    weights::{Depot, quant::GgmlType, source::FolderSource},
 };
+use pollster::block_on;
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -290,16 +299,13 @@ fn nothing_held_out_is_ever_in_a_training_batch() {
         }
     }
     assert!(seen.len() > dataset.training().len() * 9 / 10, "almost everything else was drawn");
-    // Nor is it an outline or a condition of what is in one.
+    // Nor is it an outline of what is in one.
     let seen = |items: &[usize]| items.iter().all(|&item| dataset.split(item) == Split::Seen);
     let drawings = sketch::drawings(&dataset);
     assert!(drawings.len() > 100 && drawings.values().all(|items| seen(items)));
     let line = |item: &usize| dataset.items[*item].style == StyleId::Line;
     assert!(drawings.values().flatten().all(line));
     assert!((0..dataset.items.len()).any(|item| line(&item) && dataset.split(item) == Split::Style));
-    let conditions = variation::conditions(&material);
-    assert_eq!(conditions.len(), material.len());
-    assert!(conditions.iter().all(|items| seen(items)) && conditions.iter().any(|items| items.len() > 4));
     assert!(captions.iter().any(|caption| caption.contains("keyword")));
     assert!(captions.len() > 1000);
 }
@@ -524,7 +530,7 @@ fn weights(dir: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn sketch_and_variation_learn_and_resume_exactly() {
+fn the_sketch_model_learns_and_resumes_exactly() {
     let _alone = alone();
     let folder = Folder::new("sketch");
     fill_cache(&folder.0);
@@ -552,28 +558,136 @@ fn sketch_and_variation_learn_and_resume_exactly() {
         };
         sketch::train(&material, (&autoencoder, &statistics), &options, &device).unwrap()
     };
-    let variation = |dir: &str, pause_after| {
-        let mut options = variation::Options::new(folder.join(dir), budget(160, pause_after));
-        denoiser(&mut options.denoiser);
-        options.encoder =
-            PictureEncoderConfig { block_out_channels: vec![32; 4], projection_dim: 8, ..Default::default() };
-        variation::train(&material, (&autoencoder, &statistics), &options, &device).unwrap()
+    let loss = sketch("whole", None);
+    let logged = losses(&folder.join("whole"));
+    assert_eq!(logged.len(), 20);
+    assert!(mean(&logged[15..]) < 0.9 * mean(&logged[..3]), "{logged:?}");
+    sketch("parts", Some(7));
+    assert_eq!(losses(&folder.join("parts")).len(), 7);
+    assert_eq!(sketch("parts", None), loss);
+    assert!(weights(&folder.join("parts")) == weights(&folder.join("whole")), "differs after resuming");
+    // A sheet at the end, not where the run paused.
+    let sheet = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("sheet-");
+    let sheets = fs::read_dir(folder.join("parts")).unwrap().filter(|entry| sheet(entry.as_ref().unwrap()));
+    assert_eq!(sheets.count(), 1);
+}
+
+#[test]
+fn the_encoder_of_pictures_answers_as_the_text_encoder_and_resumes_exactly() {
+    let _alone = alone();
+    let folder = Folder::new("variation");
+    fill_cache(&folder.0);
+    let dataset = build(&folder.0, 0.0).unwrap();
+    let device = Device::flex();
+    let train = |dir: &str, pause_after| {
+        let mut options = variation::Options::new(folder.join(dir), budget(1600, pause_after));
+        options.encoder = PictureEncoderConfig { block_out_channels: vec![16; 4], ..Default::default() };
+        options.mix = Mix::parse("core=1").unwrap();
+        options.batch = 8;
+        options.rate = LearningRate { peak: 3e-3, warmup: 3, floor: 0.1 };
+        options.average_decay = 0.9;
+        options.intervals = EVERY_UPDATE;
+        variation::train(&dataset, &encode, &options, &device).unwrap()
     };
-    type Train<'a> = &'a dyn Fn(&str, Option<u64>) -> f32;
-    let trainings: [(&str, Train); 2] = [("sketch", &sketch), ("variation", &variation)];
-    for (name, train) in trainings {
-        let [whole, parts] = [format!("{name}-whole"), format!("{name}-parts")];
-        let loss = train(&whole, None);
-        let logged = losses(&folder.join(&whole));
-        assert_eq!(logged.len(), 20);
-        assert!(mean(&logged[15..]) < 0.9 * mean(&logged[..3]), "{name}: {logged:?}");
-        train(&parts, Some(7));
-        assert_eq!(losses(&folder.join(&parts)).len(), 7);
-        assert_eq!(train(&parts, None), loss);
-        assert!(weights(&folder.join(&parts)) == weights(&folder.join(&whole)), "{name} differs after resuming");
-        // A sheet at the end, not where the run paused.
-        let sheet = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("sheet-");
-        let sheets = fs::read_dir(folder.join(&parts)).unwrap().filter(|entry| sheet(entry.as_ref().unwrap()));
-        assert_eq!(sheets.count(), 1);
+    let loss = train("whole", None);
+    train("parts", Some(7));
+    assert_eq!(losses(&folder.join("parts")).len(), 7);
+    assert_eq!(train("parts", None), loss);
+    assert!(weights(&folder.join("parts")) == weights(&folder.join("whole")), "differs after resuming");
+
+    let encoder = variation::load(&folder.join("whole"), &device).unwrap();
+    let lexicon = variation::Lexicon::of(&dataset, &encode).unwrap();
+    assert!(lexicon.things.len() > 2);
+    let same = |found: Tensor<3>, expected: Tensor<3>| {
+        let scale: f32 = expected.clone().square().mean().into_scalar();
+        (found - expected).square().mean().into_scalar::<f32>() / scale
+    };
+    for (index, item) in dataset.items.iter().enumerate().filter(|(_, item)| lexicon.things.contains(&item.concept)) {
+        let picture = dataset.picture(index).unwrap().resized(sketch::SIDE);
+        let found = block_on(encoder.encode(autoencoder::tensor(&[picture], &device), &Pace::free())).unwrap();
+        let name = &dataset.concepts[item.concept].en.names[0];
+        let expected = encode(&[&captions::styled(name, StyleId::Flat, Language::En)]).unwrap();
+        let pooled = same(found.pooled.unsqueeze(), expected.pooled.unsqueeze());
+        let tokens = same(found.tokens, expected.tokens);
+        assert!(pooled.max(tokens) < 0.1, "{name}: {pooled} and {tokens} after {:?}", losses(&folder.join("whole")));
     }
+    let nothing = encode(&[""]).unwrap();
+    let none = encoder.none();
+    assert_eq!(none.pooled.into_data(), nothing.pooled.into_data());
+    assert_eq!(none.tokens.into_data(), nothing.tokens.into_data());
+}
+
+#[test]
+fn pictures_are_tested_on_what_training_does_not_draw() {
+    let dataset = everything();
+    let lexicon = variation::Lexicon::of(&dataset, &encode).unwrap();
+    assert!(lexicon.things.iter().all(|&thing| dataset.concepts[thing].core));
+    let mix = Mix::parse("core=0.5,icons=0.5,retro=0").unwrap();
+    let tests = variation::Tests::of(&dataset, &lexicon, &mix);
+    let drawn = |item: &usize| dataset.split(*item) == Split::Seen && mix.draws(&dataset, &dataset.items[*item]);
+    assert!(!tests.things.iter().chain(&tests.colours).any(drawn));
+    let style = |&item: &usize| dataset.items[item].style;
+    assert!(tests.things.iter().any(|item| style(item) == StyleId::Retro));
+    assert!(tests.things.iter().any(|item| style(item) != StyleId::Retro));
+    assert!(tests.colours.iter().all(|&item| dataset.split(item) == Split::Colour));
+    assert!(!tests.colours.is_empty());
+}
+
+/// A companion that was trained for a moment, exported beside the shipped models, draws along with the default one.
+#[test]
+fn an_exported_companion_draws_along() {
+    let _alone = alone();
+    let folder = Folder::new("companion");
+    fill_cache(&folder.0);
+    let dataset = build(&folder.0, 0.0).unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models");
+    for name in ["default", "sketch"] {
+        fs::create_dir(folder.join(name)).unwrap();
+        for file in fs::read_dir(models.join(name)).unwrap().map(|file| file.unwrap().path()) {
+            fs::copy(&file, folder.join(name).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let device = Device::flex();
+    let text = TextEncoder::open(&folder.join("default/text.gguf"), &device).unwrap();
+    let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
+    let mut options = variation::Options::new(folder.join("run"), budget(32, None));
+    options.mix = Mix::parse("core=1").unwrap();
+    options.batch = 8;
+    variation::train(&dataset, &encode, &options, &device).unwrap();
+    let out = folder.join("variation");
+    let exported = export::CompanionOptions {
+        run: folder.join("run"),
+        styles: vec![StyleId::Flat],
+        dtype: GgmlType::Q8_0,
+        out: out.clone(),
+    };
+    let bytes = export::export_variation(&exported, &device).unwrap();
+    let names: BTreeSet<_> = fs::read_dir(&out).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names, BTreeSet::from(["model.json".into(), "picture.gguf".into()]));
+    assert_eq!(bytes, fs::metadata(out.join("picture.gguf")).unwrap().len());
+
+    let load = |name: &str| {
+        let depot = Depot::new(Rc::new(FolderSource(folder.join(name))), None);
+        let device = block_on(device::open(DeviceChoice::Cpu)).unwrap();
+        let generator = block_on(Generator::open(depot, device, MEMORY)).unwrap();
+        move |request: &PictureRequest| block_on(generator.generate(request, &Pace::free(), &mut |_| {})).unwrap().image
+    };
+    let picture = dataset.picture(0).unwrap().to_straight();
+    let request = |strength: Option<f64>, picture: &Image| PictureRequest {
+        prompt: "apple".into(),
+        steps: Some(2),
+        controls: vec![Control { strength, ..Control::new(ControlKind::Variation, picture.clone()) }],
+        ..PictureRequest::default()
+    };
+    let home = load("default");
+    let alone = home(&PictureRequest { controls: Vec::new(), ..request(None, &picture) });
+    assert!(home(&request(Some(0.0), &picture)) == alone, "without weight it is felt");
+    let along = home(&request(Some(0.5), &picture));
+    assert!(along != alone, "with weight it is not felt");
+    // It listens to the picture, and draws by itself, too.
+    let other = dataset.picture(5).unwrap().to_straight();
+    assert!(home(&request(Some(0.5), &other)) != along);
+    let companion = load("variation");
+    let by_itself = |picture| companion(&PictureRequest { prompt: String::new(), ..request(None, picture) });
+    assert!(by_itself(&picture) != by_itself(&other));
 }

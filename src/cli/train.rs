@@ -50,8 +50,8 @@ enum TrainCommand {
     Expert(ExpertArgs),
     /// Train the sketch model: a UNet of 64 px pictures and the ControlNet that an outline steers it by.
     Sketch(DenoiserArgs),
-    /// Train the variation model: a UNet of 64 px pictures that draws again what a picture shows.
-    Variation(DenoiserArgs),
+    /// Train the encoder of the variation model, which draws again what a picture shows, with the sketch model's UNet.
+    Variation(VariationArgs),
     /// Train the dual encoder that `pangu-draw eval` judges drawings with.
     Evaluator(EvaluatorArgs),
     /// Write a model folder.
@@ -75,7 +75,7 @@ impl TrainArgs {
             TrainCommand::Text(args) => args.run(),
             TrainCommand::Expert(args) => args.run(),
             TrainCommand::Sketch(args) => args.sketch(),
-            TrainCommand::Variation(args) => args.variation(),
+            TrainCommand::Variation(args) => args.run(),
             TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
             TrainCommand::ExportCompanion(args) => args.run(),
@@ -333,13 +333,36 @@ impl DenoiserArgs {
             sketch::train(material, decoder, &options, device)
         })
     }
+}
 
-    fn variation(self) -> Result<()> {
+#[derive(Debug, Args)]
+struct VariationArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// The text encoder that the sketch model was trained with, from `train text` or a model folder.
+    #[arg(long)]
+    text: PathBuf,
+    /// Samples in one update.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 2e-3)]
+    rate: f64,
+}
+
+impl VariationArgs {
+    fn run(self) -> Result<()> {
+        let dataset = Dataset::load(&self.run.data)?;
+        let text = TextEncoder::open(&self.text, &Device::flex())?;
+        let encode = |texts: &[&str]| text.network.encode(&text.tokenizer, texts);
         let mut options = variation::Options::new(self.run.out.clone(), self.run.budget());
-        self.set(&mut options.denoiser);
-        self.train(&AutoencoderTinyConfig::sketch(), sketch::SIDE, |material, decoder, device| {
-            variation::train(material, decoder, &options, device)
-        })
+        options.batch = self.batch;
+        options.rate.peak = self.rate;
+        options.mix = self.run.mix;
+        options.seed = self.run.seed;
+        let loss = variation::train(&dataset, &encode, &options, &train::device(&self.run.device)?)?;
+        println!("last loss {loss:.4}");
+        Ok(())
     }
 }
 
@@ -462,9 +485,9 @@ struct ExportCompanionArgs {
     /// Folder of its run.
     #[arg(long)]
     run: PathBuf,
-    /// Folder of the autoencoder run it was trained on.
-    #[arg(long)]
-    autoencoder: PathBuf,
+    /// For the sketch model: folder of the autoencoder run it was trained on.
+    #[arg(long, required_if_eq("companion", "sketch"))]
+    autoencoder: Option<PathBuf>,
     /// The styles it was trained on, the default first.
     #[arg(long, value_delimiter = ',', default_value = "flat,3d,filled-icon")]
     styles: Vec<String>,
@@ -480,16 +503,16 @@ impl ExportCompanionArgs {
     fn run(self) -> Result<()> {
         let options = export::CompanionOptions {
             run: self.run,
-            autoencoder: self.autoencoder,
             styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
             dtype: self.quantize,
             out: self.out,
         };
-        let export = match self.companion {
-            CompanionArg::Sketch => export::export_sketch,
-            CompanionArg::Variation => export::export_variation,
+        let device = Device::flex();
+        let bytes = match (self.companion, self.autoencoder) {
+            (CompanionArg::Sketch, Some(autoencoder)) => export::export_sketch(&options, &autoencoder, &device)?,
+            _ => export::export_variation(&options, &device)?,
         };
-        println!("{}: {:.1} MB", options.out.display(), export(&options, &Device::flex())? as f64 / 1e6);
+        println!("{}: {:.1} MB", options.out.display(), bytes as f64 / 1e6);
         Ok(())
     }
 }

@@ -1,7 +1,16 @@
 //! The encoder that the variation model reads a picture with: what the text encoder is to words. This project's own.
 //!
-//! Strided 3x3 convolutions with a residual block after each, down to a grid of 4x4 for a picture of 64x64; every cell
-//! becomes a token, and their mean the pooled vector. "No picture" is not a picture: it is zeros in place of both.
+//! It names the picture and answers what the text encoder answers to that name, so that a UNet that draws from words draws
+//! after pictures. Strided 3x3 convolutions with a residual block after each, down to a grid of 4x4 for a picture of 64x64;
+//! features `h` of all of them decide for one word out of each of several groups (things and colours), and the words'
+//! meanings are added:
+//!
+//! ```text
+//! p_g = softmax(sharpness (W_g h + b_g))           one for each group g
+//! answer = sum over g of p_g M_g                   M_g: [words of g, (1 + tokens) * projection_dim]
+//! ```
+//!
+//! A meaning is a pooled vector and, after it, tokens. The last row of all is the answer to no picture.
 
 use super::{
     Pace,
@@ -12,14 +21,14 @@ use super::{
 };
 use crate::{Error, Result};
 use burn::{
-    module::Module,
-    nn::{GroupNorm, GroupNormConfig, LinearConfig, conv::Conv2dConfig},
-    tensor::{Device, Tensor},
+    module::{Module, Param},
+    nn::{GroupNorm, GroupNormConfig, Initializer, LinearConfig},
+    tensor::{Device, Tensor, activation::softmax, ops::PadMode},
 };
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a [`PictureEncoder`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PictureEncoderConfig {
     /// Channels of the picture: ink and cover.
@@ -30,19 +39,34 @@ pub struct PictureEncoderConfig {
     pub block_out_channels: Vec<usize>,
     /// Groups of every group normalization.
     pub norm_num_groups: usize,
+    /// Features that words are chosen by.
+    pub feature_dim: usize,
     /// Features of a token, and of the pooled vector.
     pub projection_dim: usize,
+    /// Words in each group.
+    pub vocabulary: Vec<usize>,
+    /// Factor of the logits: the higher, the more the likeliest word has its way.
+    pub sharpness: f64,
+    /// Tokens of a meaning.
+    pub tokens: usize,
+    /// Tokens answered: those of the meaning, and zeros.
+    pub token_count: usize,
 }
 
 impl Default for PictureEncoderConfig {
-    /// The variation model's: 1.57 M parameters.
+    /// The variation model's, for one word.
     fn default() -> Self {
         Self {
             in_channels: 4,
             sample_size: 64,
-            block_out_channels: vec![32, 64, 128, 192],
-            norm_num_groups: 32,
+            block_out_channels: vec![16, 48, 96, 192],
+            norm_num_groups: 8,
+            feature_dim: 128,
             projection_dim: 512,
+            vocabulary: vec![1],
+            sharpness: 3.0,
+            tokens: 16,
+            token_count: 16,
         }
     }
 }
@@ -67,8 +91,9 @@ impl PictureEncoderConfig {
         Ok(PictureEncoder {
             levels: levels.collect(),
             norm_out: norm(last),
-            to_tokens: Conv2dConfig::new([last, self.projection_dim], [1, 1]).init(device).into(),
-            to_pooled: LinearConfig::new(last, self.projection_dim).init(device).into(),
+            to_features: LinearConfig::new(last * self.cells(), self.feature_dim).init(device).into(),
+            to_words: LinearConfig::new(self.feature_dim, self.words()).init(device).into(),
+            meanings: Initializer::Normal { mean: 0.0, std: 1.0 }.init([self.words() + 1, self.meaning()], device),
             config: self.clone(),
         })
     }
@@ -83,14 +108,43 @@ impl PictureEncoderConfig {
         Ok(network)
     }
 
+    /// Cells of the last level's grid.
+    fn cells(&self) -> usize {
+        let side = self.block_out_channels.iter().fold(self.sample_size, |side, _| side.div_ceil(2));
+        side * side
+    }
+
+    /// Words in all groups.
+    pub fn words(&self) -> usize {
+        self.vocabulary.iter().sum()
+    }
+
+    /// Numbers of one meaning.
+    pub fn meaning(&self) -> usize {
+        (1 + self.tokens) * self.projection_dim
+    }
+
     fn validate(&self) -> Result<()> {
         // The upper bounds are far above what is sensible; they keep a hostile file from exhausting the memory.
         let fits = |value: &usize| (1..=1 << 14).contains(value);
         let divides = |width: &usize| width.is_multiple_of(self.norm_num_groups);
-        let numbers =
-            [self.in_channels, self.sample_size.saturating_mul(16), self.norm_num_groups, self.projection_dim];
-        let widths = &self.block_out_channels;
-        if !(1..=8).contains(&widths.len()) || !numbers.iter().chain(widths).all(fits) || !widths.iter().all(divides) {
+        let numbers = [
+            self.in_channels,
+            self.sample_size.saturating_mul(16),
+            self.norm_num_groups,
+            self.feature_dim,
+            self.projection_dim,
+            self.token_count.saturating_mul(16),
+        ];
+        let (widths, groups) = (&self.block_out_channels, &self.vocabulary);
+        let lengths = [widths.len(), groups.len()].iter().all(|length| (1..=8).contains(length));
+        let numbers = numbers.iter().chain(widths).chain(groups).all(fits);
+        if !lengths
+            || !numbers
+            || !self.sharpness.is_finite()
+            || !widths.iter().all(divides)
+            || !(1..=self.token_count).contains(&self.tokens)
+        {
             return invalid("picture encoder config", format!("{self:?} does not fit together"));
         }
         Ok(())
@@ -118,17 +172,10 @@ impl Level {
 /// What a picture says, as a UNet is conditioned on it.
 #[derive(Debug, Clone)]
 pub struct PictureEmbedding {
-    /// `[batch, tokens, projection_dim]`, the grid's cells row by row.
+    /// `[batch, token_count, projection_dim]`.
     pub tokens: Tensor<3>,
     /// `[batch, projection_dim]`.
     pub pooled: Tensor<2>,
-}
-
-impl PictureEmbedding {
-    /// What stands for no picture: zeros in the same shapes. One in ten of the training samples had these.
-    pub fn none(&self) -> Self {
-        Self { tokens: self.tokens.zeros_like(), pooled: self.pooled.zeros_like() }
-    }
 }
 
 /// Pictures to tokens and a vector.
@@ -136,8 +183,9 @@ impl PictureEmbedding {
 pub struct PictureEncoder {
     levels: Vec<Level>,
     norm_out: GroupNorm,
-    to_tokens: Conv2d,
-    to_pooled: Linear,
+    to_features: Linear,
+    to_words: Linear,
+    meanings: Param<Tensor<2>>,
     #[module(skip)]
     config: PictureEncoderConfig,
 }
@@ -148,16 +196,35 @@ impl PictureEncoder {
         &self.config
     }
 
-    /// Encodes `pictures` `[batch, in_channels, height, width]` of ink and cover. There is a token for each cell of the
-    /// last level's grid: 16 for 64x64.
+    /// With these meanings, `[words + 1, meaning]`: the last is that of no picture.
+    pub fn with_meanings(self, meanings: Tensor<2>) -> Self {
+        Self { meanings: Param::from_tensor(meanings), ..self }
+    }
+
+    /// Encodes `pictures` `[batch, in_channels, sample_size, sample_size]` of ink and cover.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; [`Error::Invalid`] for pictures of other channels, or without pixels.
+    /// [`Error::Cancelled`]; [`Error::Invalid`] for pictures of another shape.
     pub async fn encode(&self, pictures: Tensor<4>, pace: &Pace) -> Result<PictureEmbedding> {
-        let [batch, channels, height, width] = pictures.dims();
-        if channels != self.config.in_channels || batch * height * width == 0 {
+        let groups = self.words(pictures, pace).await?.into_iter();
+        let chosen = Tensor::cat(groups.map(|logits| softmax(logits * self.config.sharpness, 1)).collect(), 1);
+        Ok(self.embedding(chosen.matmul(self.meanings.val().narrow(0, 0, self.config.words()))))
+    }
+
+    /// What stands for no picture: an embedding of a batch of one.
+    pub fn none(&self) -> PictureEmbedding {
+        self.embedding(self.meanings.val().narrow(0, self.config.words(), 1))
+    }
+
+    /// Logits of the words, `[batch, words of the group]` for each group.
+    ///
+    /// # Errors
+    /// As [`PictureEncoder::encode`].
+    pub async fn words(&self, pictures: Tensor<4>, pace: &Pace) -> Result<Vec<Tensor<2>>> {
+        let (batch, in_channels, side) = (pictures.dims()[0], self.config.in_channels, self.config.sample_size);
+        if batch == 0 || pictures.dims() != [batch, in_channels, side, side] {
             let why =
-                format!("has shape {:?}, the encoder needs {} channels", pictures.dims(), self.config.in_channels);
+                format!("has shape {:?}, the encoder needs {in_channels} channels of {side}x{side}", pictures.dims());
             return Err(Error::Invalid { parameter: "picture", why });
         }
         let mut h = pictures;
@@ -166,17 +233,24 @@ impl PictureEncoder {
             pace.checkpoint(index + 1, self.levels.len(), &h).await?;
         }
         let h = normalize(&self.norm_out, h, None, true);
-        Ok(PictureEmbedding {
-            tokens: convolve(&self.to_tokens, h.clone()).flatten::<3>(2, 3).swap_dims(1, 2),
-            pooled: self.to_pooled.forward(h.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)),
-        })
+        let logits = self.to_words.forward(self.to_features.forward(h.flatten::<2>(1, 3)));
+        Ok(logits.split_with_sizes(self.config.vocabulary.clone(), 1))
     }
 
-    /// [`PictureEncoder::encode`] at once, for training.
+    /// Rows of meanings as a condition.
+    fn embedding(&self, meanings: Tensor<2>) -> PictureEmbedding {
+        let PictureEncoderConfig { projection_dim: dim, tokens, token_count, .. } = self.config;
+        let [batch, _] = meanings.dims();
+        let words = meanings.clone().narrow(1, dim, tokens * dim).reshape([batch, tokens, dim]);
+        let tokens = words.pad([(0, token_count - tokens), (0, 0)], PadMode::Constant(0.0));
+        PictureEmbedding { tokens, pooled: meanings.narrow(1, 0, dim) }
+    }
+
+    /// [`PictureEncoder::words`] at once, for training.
     ///
     /// # Errors
     /// As [`PictureEncoder::encode`].
-    pub fn encode_now(&self, pictures: Tensor<4>) -> Result<PictureEmbedding> {
-        now(self.encode(pictures, &Pace::free()))
+    pub fn words_now(&self, pictures: Tensor<4>) -> Result<Vec<Tensor<2>>> {
+        now(self.words(pictures, &Pace::free()))
     }
 }

@@ -181,8 +181,7 @@ impl Model {
                 let encoder = encoder.get(pace).await?;
                 let side = encoder.config().sample_size;
                 let picture = encoder.encode(pixels::fit(image, [side, side], &self.device), pace).await?;
-                // What it was trained on without a picture.
-                let (cond, uncond) = (Cond::from(picture.clone()), Cond::from(picture.none()));
+                let (cond, uncond) = (Cond::from(picture), Cond::from(encoder.none()));
                 (cond, uncond, None)
             }
         };

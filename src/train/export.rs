@@ -6,8 +6,7 @@ use super::{
     data::{picture::SIDE, scene::StyleId},
     expert, read_error,
     sketch::{self, Sketch},
-    variation::{self, Variation},
-    write_error,
+    variation, write_error,
 };
 use crate::{
     Result,
@@ -133,8 +132,6 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
 pub struct CompanionOptions {
     /// Folder of the companion's run.
     pub run: PathBuf,
-    /// Folder of the autoencoder run that it was trained on.
-    pub autoencoder: PathBuf,
     /// The styles it was trained on, the default first.
     pub styles: Vec<StyleId>,
     /// Element type of matrices and kernels.
@@ -144,23 +141,23 @@ pub struct CompanionOptions {
     pub out: PathBuf,
 }
 
-/// Writes the sketch model: a UNet with a ControlNet, in a latent space of its own. The text encoder is the default model's.
-/// Answers the bytes of its own files.
+/// Writes the sketch model: a UNet with a ControlNet, in the latent space of the run in the folder `autoencoder`. The text
+/// encoder is the default model's. Answers the bytes of its own files.
 ///
 /// # Errors
 /// As [`export`]; if there is no default model beside it.
-pub fn export_sketch(options: &CompanionOptions, device: &Device) -> Result<u64> {
+pub fn export_sketch(options: &CompanionOptions, autoencoder: &Path, device: &Device) -> Result<u64> {
     let out = &options.out;
     std::fs::create_dir_all(out).map_err(|error| write_error(out, error))?;
     let Sketch { unet, controlnet } = sketch::load(&options.run, device)?;
     write(&unet, UNET, unet.config(), "", options.dtype, &file(out, "unet"))?;
     write(&controlnet, CONTROLNET, controlnet.config(), "", options.dtype, &file(out, "controlnet"))?;
     let config = AutoencoderTinyConfig::sketch();
-    let network = autoencoder::load(&options.autoencoder, &config, device)?;
+    let network = autoencoder::load(autoencoder, &config, device)?;
     let [decoder, encoder] = write_autoencoder(&network, &config, options.dtype, out)?;
     let pipeline = PipelineConfig {
         control: Some(ControlConfig { component: "controlnet".into() }),
-        ..pipeline(&LatentStatistics::load(&options.autoencoder)?, &config, sketch::SIDE, &options.styles)
+        ..pipeline(&LatentStatistics::load(autoencoder)?, &config, sketch::SIDE, &options.styles)
     };
     let components = vec![
         borrowed(out, "default", "text")?,
@@ -172,7 +169,7 @@ pub fn export_sketch(options: &CompanionOptions, device: &Device) -> Result<u64>
     publish(out, "sketch", Title { en: "Sketch".into(), zh: "草图".into() }, &options.styles, components, &pipeline)
 }
 
-/// Writes the variation model: a UNet and the encoder of the picture that it draws after, in the sketch model's latent space.
+/// Writes the variation model: the encoder of the picture that it draws after. Everything else is the sketch model's.
 /// Answers the bytes of its own files.
 ///
 /// # Errors
@@ -180,18 +177,20 @@ pub fn export_sketch(options: &CompanionOptions, device: &Device) -> Result<u64>
 pub fn export_variation(options: &CompanionOptions, device: &Device) -> Result<u64> {
     let out = &options.out;
     std::fs::create_dir_all(out).map_err(|error| write_error(out, error))?;
-    let Variation { unet, encoder } = variation::load(&options.run, device)?;
-    write(&unet, UNET, unet.config(), "", options.dtype, &file(out, "unet"))?;
+    let encoder = variation::load(&options.run, device)?;
     write(&encoder, PICTURE, encoder.config(), "", options.dtype, &file(out, "picture"))?;
-    let config = AutoencoderTinyConfig::sketch();
+    let pipeline = PipelineConfig::from_json(&sibling(out, "sketch")?.pipeline)?;
     let pipeline = PipelineConfig {
         text: Vec::new(),
         picture: Some(PictureConfig { component: "picture".into() }),
-        ..pipeline(&LatentStatistics::load(&options.autoencoder)?, &config, sketch::SIDE, &[])
+        control: None,
+        styles: Vec::new(),
+        defaults: Defaults { style: None, ..pipeline.defaults },
+        ..pipeline
     };
     let components = vec![
         component(out, "picture", PICTURE)?,
-        component(out, "unet", UNET)?,
+        borrowed(out, "sketch", "unet")?,
         borrowed(out, "sketch", "decoder")?,
         borrowed(out, "sketch", "encoder")?,
     ];
@@ -223,7 +222,7 @@ fn companions() -> BTreeMap<ControlKind, Companion> {
     };
     BTreeMap::from([
         (ControlKind::Outline, companion("sketch", 1.0, 0.7)),
-        (ControlKind::Variation, companion("variation", 0.5, 1.0)),
+        (ControlKind::Variation, companion("variation", 0.3, 1.0)),
     ])
 }
 
@@ -235,11 +234,15 @@ fn component(folder: &Path, role: &str, network: &str) -> Result<Component> {
     Component::of_file(folder, role, network, format!("{role}.gguf"), CHUNK_BYTES)
 }
 
-/// A component that the model folder called `sibling` beside `out` holds.
-fn borrowed(out: &Path, sibling: &str, role: &str) -> Result<Component> {
-    let path = out.join("..").join(sibling).join(FILE);
-    let manifest = Manifest::from_json(&std::fs::read(&path).map_err(|error| read_error(&path, error))?)?;
-    Ok(Component { folder: Some(sibling.into()), ..manifest.component(role)?.clone() })
+/// The manifest of the model folder called `name` beside `out`.
+fn sibling(out: &Path, name: &str) -> Result<Manifest> {
+    let path = out.join("..").join(name).join(FILE);
+    Manifest::from_json(&std::fs::read(&path).map_err(|error| read_error(&path, error))?)
+}
+
+/// A component that the model folder called `name` beside `out` holds.
+fn borrowed(out: &Path, name: &str, role: &str) -> Result<Component> {
+    Ok(Component { folder: Some(name.into()), ..sibling(out, name)?.component(role)?.clone() })
 }
 
 /// Writes both halves; answers their components.
@@ -266,11 +269,7 @@ fn publish(
     let mut attribution: Vec<String> = styles.iter().map(|&style| format!("Pictures: {}", source(style))).collect();
     attribution.sort();
     attribution.dedup();
-    let [names, text] = ATTRIBUTION.map(str::to_owned);
-    attribution.push(names);
-    if !pipeline.text.is_empty() {
-        attribution.push(text);
-    }
+    attribution.extend(ATTRIBUTION.map(str::to_owned));
     let manifest = Manifest {
         format: FORMAT,
         name: name.into(),

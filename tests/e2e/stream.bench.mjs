@@ -41,7 +41,8 @@ const draw = (url, all) =>
 async function withResult(options, body) {
   /** @type {any} */
   let result;
-  await withPage(options, async (page) => {
+  await withPage({ ...options, expected: /404/ }, async (page) => {
+    page.on("console", (message) => message.type() === "warning" && console.log(message.text()));
     await page.goto(`${server.url}/style.css`); // Of the origin, and runs nothing of its own.
     result = await body(page);
   });

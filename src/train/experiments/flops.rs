@@ -4,7 +4,10 @@
 //! operations. Norms, activations and additions are not: they are a few per cent. A training step is counted as three
 //! evaluations, forward and twice as much backward. The frozen text encoder is not counted.
 
-use crate::nets::{autoencoder_tiny::AutoencoderTinyConfig, unet::UNetConfig};
+use crate::nets::{
+    autoencoder_tiny::AutoencoderTinyConfig, controlnet::ControlNetConfig, picture_encoder::PictureEncoderConfig,
+    unet::UNetConfig,
+};
 
 /// Evaluations that one training sample costs.
 pub const TRAINING: u64 = 3;
@@ -45,74 +48,137 @@ impl Count {
     }
 }
 
-/// A [`UNet`](crate::nets::unet::UNet) on square latents of `side`, conditioned on `tokens` tokens.
-pub fn unet(config: &UNetConfig, side: usize, tokens: usize) -> Count {
-    let channels = &config.block_out_channels;
-    let (first, last) = (channels[0], config.levels() - 1);
-    let sides: Vec<usize> = (0..=last).map(|level| side.div_ceil(1 << level)).collect();
-    let mut count = Count::default();
-    let resnet = |count: &mut Count, from: usize, to: usize, level: usize| {
-        let modulation = if config.resnet_time_scale_shift == "scale_shift" { 2 * to } else { to };
-        count.norm(from);
-        count.convolution(from, to, 3, sides[level]);
-        count.linear(4 * first, modulation, 1);
-        count.norm(to);
-        count.convolution(to, to, 3, sides[level]);
-        if from != to {
-            count.convolution(from, to, 1, sides[level]);
+/// A walk through the levels of a UNet.
+struct Walk<'a> {
+    config: &'a UNetConfig,
+    /// Cells of a side on each level.
+    sides: Vec<usize>,
+    tokens: usize,
+    count: Count,
+}
+
+impl<'a> Walk<'a> {
+    /// The way down and the middle, for latents of `side`, conditioned on `tokens` tokens.
+    fn contracting(config: &'a UNetConfig, side: usize, tokens: usize) -> Self {
+        let channels = &config.block_out_channels;
+        let (first, last) = (channels[0], config.levels() - 1);
+        let sides = (0..=last).map(|level| side.div_ceil(1 << level)).collect();
+        let mut walk = Self { config, sides, tokens, count: Count::default() };
+        walk.count.convolution(config.in_channels, first, 3, side);
+        for features in std::iter::once(first).chain(config.vector_dim()) {
+            walk.count.linear(features, 4 * first, 1);
+            walk.count.linear(4 * first, 4 * first, 1);
         }
-    };
-    let transformer = |count: &mut Count, level: usize| {
-        let (dim, positions) = (channels[level], sides[level] * sides[level]);
+        for level in 0..=last {
+            for layer in 0..config.layers_per_block.at(level) {
+                let from = if layer == 0 { channels[level.saturating_sub(1)] } else { channels[level] };
+                walk.resnet(from, channels[level], level);
+                if config.down_block_types[level].starts_with("CrossAttn") {
+                    walk.transformer(level);
+                }
+            }
+            if level < last {
+                walk.count.convolution(channels[level], channels[level], 3, walk.sides[level + 1]);
+            }
+        }
+        walk.resnet(channels[last], channels[last], last);
+        walk.transformer(last);
+        walk.resnet(channels[last], channels[last], last);
+        walk
+    }
+
+    fn resnet(&mut self, from: usize, to: usize, level: usize) {
+        let (count, side) = (&mut self.count, self.sides[level]);
+        let modulation = if self.config.resnet_time_scale_shift == "scale_shift" { 2 * to } else { to };
+        count.norm(from);
+        count.convolution(from, to, 3, side);
+        count.linear(4 * self.config.block_out_channels[0], modulation, 1);
+        count.norm(to);
+        count.convolution(to, to, 3, side);
+        if from != to {
+            count.convolution(from, to, 1, side);
+        }
+    }
+
+    fn transformer(&mut self, level: usize) {
+        let (count, config) = (&mut self.count, self.config);
+        let (dim, positions) = (config.block_out_channels[level], self.sides[level] * self.sides[level]);
         count.norm(dim);
         count.linear(dim, dim, positions);
         for _ in 0..config.transformer_layers_per_block.at(level) {
             (0..3).for_each(|_| count.norm(dim));
             count.attention(dim, positions, dim, positions);
-            count.attention(dim, positions, config.cross_attention_dim, tokens);
+            count.attention(dim, positions, config.cross_attention_dim, self.tokens);
             count.linear(dim, 8 * dim, positions);
             count.linear(4 * dim, dim, positions);
         }
         count.linear(dim, dim, positions);
-    };
-    let attended = |kind: &str| kind.starts_with("CrossAttn");
+    }
+}
 
-    count.convolution(config.in_channels, first, 3, side);
-    for features in std::iter::once(first).chain(config.vector_dim()) {
-        count.linear(features, 4 * first, 1);
-        count.linear(4 * first, 4 * first, 1);
-    }
-    for level in 0..=last {
-        for layer in 0..config.layers_per_block.at(level) {
-            let from = if layer == 0 { channels[level.saturating_sub(1)] } else { channels[level] };
-            resnet(&mut count, from, channels[level], level);
-            if attended(&config.down_block_types[level]) {
-                transformer(&mut count, level);
-            }
-        }
-        if level < last {
-            count.convolution(channels[level], channels[level], 3, sides[level + 1]);
-        }
-    }
-    resnet(&mut count, channels[last], channels[last], last);
-    transformer(&mut count, last);
-    resnet(&mut count, channels[last], channels[last], last);
+/// A [`UNet`](crate::nets::unet::UNet) on square latents of `side`, conditioned on `tokens` tokens.
+pub fn unet(config: &UNetConfig, side: usize, tokens: usize) -> Count {
+    let channels = &config.block_out_channels;
+    let (first, last) = (channels[0], config.levels() - 1);
+    let mut walk = Walk::contracting(config, side, tokens);
     for level in (0..=last).rev() {
         let layers = config.layers_per_block.at(level) + 1;
         for layer in 0..layers {
             let from = if layer == 0 { channels[(level + 1).min(last)] } else { channels[level] };
             let skip = if layer == layers - 1 { channels[level.saturating_sub(1)] } else { channels[level] };
-            resnet(&mut count, from + skip, channels[level], level);
-            if attended(&config.up_block_types[last - level]) {
-                transformer(&mut count, level);
+            walk.resnet(from + skip, channels[level], level);
+            if config.up_block_types[last - level].starts_with("CrossAttn") {
+                walk.transformer(level);
             }
         }
         if level > 0 {
-            count.convolution(channels[level], channels[level], 3, sides[level - 1]);
+            walk.count.convolution(channels[level], channels[level], 3, walk.sides[level - 1]);
         }
     }
-    count.norm(first);
-    count.convolution(first, config.out_channels, 3, side);
+    walk.count.norm(first);
+    walk.count.convolution(first, config.out_channels, 3, side);
+    walk.count
+}
+
+/// A [`ControlNet`](crate::nets::controlnet::ControlNet) beside a UNet on square latents of `side`.
+pub fn controlnet(config: &ControlNetConfig, side: usize, tokens: usize) -> Count {
+    let mut walk = Walk::contracting(&config.unet, side, tokens);
+    let widths = &config.conditioning_embedding_out_channels;
+    let (channels, mut pixels) = (&config.unet.block_out_channels, side * config.downscale());
+    walk.count.convolution(config.conditioning_channels, widths[0], 3, pixels);
+    for pair in widths.windows(2) {
+        walk.count.convolution(pair[0], pair[0], 3, pixels);
+        pixels = pixels.div_ceil(2);
+        walk.count.convolution(pair[0], pair[1], 3, pixels);
+    }
+    walk.count.convolution(widths[widths.len() - 1], channels[0], 3, side);
+    walk.count.convolution(channels[0], channels[0], 1, side);
+    let last = config.unet.levels() - 1;
+    // One convolution of 1x1 for every output of the way down, and one for the middle.
+    for (level, &width) in channels.iter().enumerate() {
+        (0..config.unet.layers_per_block.at(level))
+            .for_each(|_| walk.count.convolution(width, width, 1, walk.sides[level]));
+        let below = walk.sides[(level + 1).min(last)];
+        walk.count.convolution(width, width, 1, below);
+    }
+    walk.count
+}
+
+/// A [`PictureEncoder`](crate::nets::picture_encoder::PictureEncoder) up to the choice of its words, which is what is trained.
+pub fn picture_encoder(config: &PictureEncoderConfig) -> Count {
+    let (mut count, mut from, mut side) = (Count::default(), config.in_channels, config.sample_size);
+    for &width in &config.block_out_channels {
+        side = side.div_ceil(2);
+        count.convolution(from, width, 3, side);
+        for _ in 0..2 {
+            count.norm(width);
+            count.convolution(width, width, 3, side);
+        }
+        from = width;
+    }
+    count.norm(from);
+    count.linear(from * side * side, config.feature_dim, 1);
+    count.linear(config.feature_dim, config.words(), 1);
     count
 }
 
