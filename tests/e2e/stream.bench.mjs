@@ -1,6 +1,7 @@
 /**
  * Time to the first picture over slow lines, on the CPU backend: drawing while the model still arrives, against loading it
- * first; and the memory of the GPU with networks leaving it, against keeping them. `npm run bench` prints tables.
+ * first; and the memory of the GPU with networks leaving it, against keeping them. `npm run bench` prints tables. Shorter:
+ * `ROUNDS=1`, `RATES="20"` (none: `RATES=`), `GPU=0`.
  */
 
 import { readFileSync } from "node:fs";
@@ -9,6 +10,8 @@ import { ROOT, withPage } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
+/** Mbit/s. */
+const RATES = (process.env.RATES ?? "5 20 100").split(" ").filter(Boolean).map(Number);
 const request = { prompt: "red apple, 3D", seed: 7 };
 const server = await serve(join(ROOT, "www"), join(ROOT, "www/models"));
 const { components } = JSON.parse(readFileSync(join(ROOT, "www/models/default/model.json"), "utf8"));
@@ -54,7 +57,7 @@ const median = (/** @type {number[]} */ values) => [...values].sort((a, b) => a 
 console.log(`first ${first} bytes, all ${all} bytes; median of ${ROUNDS}, one after the other`);
 console.log("| Mbit/s | load, then draw | draw while it arrives | ratio | target: 1.1 x max(all, first + compute) | met |");
 console.log("|---|---|---|---|---|---|");
-for (const rate of [5, 20, 100]) {
+for (const rate of RATES) {
   const url = `${server.url}/${rate}mbit/default/`;
   const [before, along] = [[], []];
   for (let round = 0; round < ROUNDS; round++) {
