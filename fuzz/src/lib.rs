@@ -17,24 +17,9 @@ pub mod weights {
     pub mod manifest;
     pub mod quant;
     pub mod source;
+    mod tensor;
 
-    use crate::Result;
-    use quant::GgmlType;
-    use std::borrow::Cow;
-
-    /// As in `src/weights/module.rs`.
-    pub struct StoredTensor<'a> {
-        pub shape: Vec<usize>,
-        pub dtype: GgmlType,
-        pub bytes: Cow<'a, [u8]>,
-    }
-
-    /// As in `src/weights/module.rs`.
-    pub trait TensorSource {
-        fn component(&self) -> &str;
-        fn names(&self) -> Vec<String>;
-        fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>>;
-    }
+    pub use tensor::{StoredTensor, TensorSource};
 }
 
 #[path = "../../src/pipeline"]

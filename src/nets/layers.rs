@@ -35,7 +35,7 @@ impl<L: Module> Packable<L> {
 
     /// The packed weight, if there is one.
     pub(super) fn packed(&self) -> Option<Tensor<1, Int>> {
-        (self.packed.lazy_shape()[0] > 0).then(|| self.packed.val())
+        self.is_packed().then(|| self.packed.val())
     }
 
     /// Whether the weight is kept quantized.

@@ -55,7 +55,7 @@ impl Generator {
     /// [`Error::Read`], [`Error::Refused`], [`Error::Corrupt`], [`Error::Unsupported`].
     pub async fn open(depot: Depot, device: OpenDevice, memory: u64) -> Result<Self> {
         let residency = Residency::new(device.device.clone(), memory);
-        let home = Rc::new(Model::open(&depot, &residency, &[], &device.device).await?);
+        let home = Rc::new(Model::open(&depot, &residency, &[]).await?);
         Ok(Self { home, depot, companions: RefCell::default(), residency, device })
     }
 
@@ -103,7 +103,7 @@ impl Generator {
             }
             let mut others: Vec<_> = self.companions.borrow().values().cloned().collect();
             others.push(self.home.clone());
-            let model = Model::open(&self.beside(*kind)?, &self.residency, &others, &self.device.device).await?;
+            let model = Model::open(&self.beside(*kind)?, &self.residency, &others).await?;
             if !model.config.serves(*kind) {
                 let name = &model.manifest.name;
                 return Err(Error::Unsupported(format!("model `{name}` as companion for `{kind}`")));

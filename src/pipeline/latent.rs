@@ -59,7 +59,7 @@ impl LatentSpace {
     /// [`Error::Corrupt`] if the manifest does not list them.
     pub fn key(config: &LatentConfig, manifest: &Manifest) -> Result<String> {
         let roles = config.encoder.iter().chain([&config.decoder]);
-        let files: String = roles.map(|role| Ok(manifest.component(role)?.key())).collect::<Result<_>>()?;
+        let files: String = roles.map(|role| Ok(manifest.component(role)?.sha256.concat())).collect::<Result<_>>()?;
         Ok(files + &serde_json::to_string(config).expect("plain data"))
     }
 
@@ -67,26 +67,16 @@ impl LatentSpace {
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Unsupported`] if the manifest does not list the networks, or others.
-    pub fn new(
-        config: &PipelineConfig,
-        folder: (&Depot, &Rc<Manifest>),
-        residency: &Rc<Residency>,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn new(config: &PipelineConfig, folder: (&Depot, &Rc<Manifest>), residency: &Rc<Residency>) -> Result<Self> {
         let (latent, image) = (&config.latent, &config.image);
-        let decoder = {
-            let device = device.clone();
-            residency.part(folder, &latent.decoder, &AUTOENCODERS, move |file| Decoder::load(file, device.clone()))?
+        let encoder = |role: &String| residency.part(folder, role, &AUTOENCODERS, Encoder::load);
+        let per_channel = |values: &[f32]| {
+            let values = TensorData::new(values.to_vec(), [1, values.len(), 1, 1]);
+            Tensor::from_data(values, residency.device())
         };
-        let encoder = |role: &String| {
-            let device = device.clone();
-            residency.part(folder, role, &AUTOENCODERS, move |file| Encoder::load(file, device.clone()))
-        };
-        let per_channel =
-            |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len(), 1, 1]), device);
         Ok(Self {
             key: Self::key(latent, folder.1)?,
-            decoder,
+            decoder: residency.part(folder, &latent.decoder, &AUTOENCODERS, Decoder::load)?,
             encoder: latent.encoder.as_ref().map(encoder).transpose()?,
             shift: per_channel(&latent.shift),
             scale: per_channel(&latent.scale),
@@ -262,7 +252,7 @@ mod tests {
         let config = PipelineConfig::from_json(&manifest.pipeline).unwrap();
         let (pace, device) = (Pace::free(), Device::flex());
         let residency = Residency::new(device.clone(), u64::MAX);
-        let space = LatentSpace::new(&config, (&depot, &manifest), &residency, &device).unwrap();
+        let space = LatentSpace::new(&config, (&depot, &manifest), &residency).unwrap();
         let latents = Noise::new(1).normal(Stream::Latent, [1, 8, 40, 24], &device);
         let decode = |tile| {
             let decoded = pollster::block_on(space.decode_tiled(latents.clone(), tile, OVERLAP, &pace)).unwrap();

@@ -96,14 +96,14 @@ impl Model {
     ///
     /// # Errors
     /// As [`Depot::manifest`]; [`Error::Corrupt`] or [`Error::Unsupported`] for a manifest that does not add up.
-    pub async fn open(depot: &Depot, residency: &Rc<Residency>, others: &[Rc<Self>], device: &Device) -> Result<Self> {
+    pub async fn open(depot: &Depot, residency: &Rc<Residency>, others: &[Rc<Self>]) -> Result<Self> {
         let manifest = Rc::new(depot.manifest().await?);
         let config = PipelineConfig::from_json(&manifest.pipeline)?;
         let schedule = Schedule::new(&config.schedule)?;
         let folder = (depot, &manifest);
         let unet = |expert: &Expert| {
-            let (channels, device) = (config.latent.channels, device.clone());
-            let load = move |arrival| load_unet(arrival, channels, device.clone());
+            let channels = config.latent.channels;
+            let load = move |arrival, device| load_unet(arrival, channels, device);
             residency.part(folder, &expert.component, &["UNet2DConditionModel"], load)
         };
         let awaited =
@@ -114,25 +114,23 @@ impl Model {
                 Experts::TimeDecoupled { structure: awaited(structure)?, texture: awaited(texture)? }
             }
         };
-        let control = config.control.as_ref().map(|control| {
-            let device = device.clone();
-            let load = move |arrival| load_controlnet(arrival, device.clone());
-            residency.part(folder, &control.component, &["ControlNetModel"], load)
-        });
+        let control = config
+            .control
+            .as_ref()
+            .map(|control| residency.part(folder, &control.component, &["ControlNetModel"], load_controlnet));
         let condition = match &config.picture {
             Some(picture) => {
-                let device = device.clone();
-                let load = move |arrival| load_picture_encoder(arrival, device.clone());
-                Condition::Picture(residency.part(folder, &picture.component, &["PictureEncoder"], load)?)
+                let networks = ["PictureEncoder"];
+                Condition::Picture(residency.part(folder, &picture.component, &networks, load_picture_encoder)?)
             }
-            None => Condition::Text(TextEncoders::new(&config, folder, residency, device)?),
+            None => Condition::Text(TextEncoders::new(&config, folder, residency)?),
         };
         let key = LatentSpace::key(&config.latent, &manifest)?;
         let space = match others.iter().find(|other| other.space.is(&key)) {
             Some(other) => other.space.clone(),
-            None => Rc::new(LatentSpace::new(&config, folder, residency, device)?),
+            None => Rc::new(LatentSpace::new(&config, folder, residency)?),
         };
-        let (control, device) = (control.transpose()?, device.clone());
+        let (control, device) = (control.transpose()?, residency.device().clone());
         Ok(Self { schedule, space, condition, experts, control, device, manifest, config })
     }
 

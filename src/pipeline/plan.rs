@@ -50,24 +50,29 @@ pub struct PlannedComponent {
 pub async fn plan(residency: &Residency, stages: &[Vec<Rc<dyn Part>>], device: &OpenDevice) -> Result<Plan> {
     let mut components = Vec::new();
     let (mut seen, mut transfer_bytes) = (BTreeSet::new(), 0);
+    // All parts come through one store.
+    let sizes = match stages.iter().flatten().next() {
+        Some(part) => part.depot().sizes().await?,
+        None => BTreeMap::new(),
+    };
     for part in stages.iter().flatten() {
         let component = part.component();
-        if !seen.insert(component.key()) {
+        if !seen.insert(&component.sha256) {
             continue;
         }
-        let stored = part.depot().stored_bytes(part.manifest(), component).await?;
         transfer_bytes = transfer_bytes.max((2 * part.manifest().chunk_bytes).min(component.bytes) + component.bytes);
         components.push(PlannedComponent {
             model: part.manifest().name.clone(),
             role: component.role.clone(),
             bytes: component.bytes,
-            stored_bytes: stored,
+            stored_bytes: part.depot().stored_bytes(&sizes, part.manifest(), component),
             here: part.is_here(),
         });
     }
     // What one stage needs is needed together, though not all of it at the same moment.
     let stage_bytes = |stage: &Vec<Rc<dyn Part>>| {
-        let files: BTreeMap<_, _> = stage.iter().map(|part| (part.component().key(), part.component().bytes)).collect();
+        let files = stage.iter().map(|part| (&part.component().sha256, part.component().bytes));
+        let files: BTreeMap<_, _> = files.collect();
         files.values().sum::<u64>()
     };
     let total: u64 = components.iter().map(|component| component.bytes).sum();

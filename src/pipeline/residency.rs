@@ -27,14 +27,17 @@ pub struct Residency {
     device: Device,
     /// Bytes of weights that may stay although nothing needs them now.
     budget: u64,
-    parts: RefCell<BTreeMap<(String, TypeId), Rc<dyn Part>>>,
+    parts: RefCell<BTreeMap<Key, Rc<dyn Part>>>,
     /// Counts uses, to know the oldest.
     uses: Cell<u64>,
     peak: Cell<u64>,
 }
 
+/// The checksums of a file, and what is made of it.
+type Key = (Vec<String>, TypeId);
+
 /// Makes a network of what arrives.
-type Build<T> = Box<dyn Fn(Arrival) -> Pending<'static, Result<T>>>;
+type Build<T> = Box<dyn Fn(Arrival, Device) -> Pending<'static, Result<T>>>;
 
 /// A network that may be here or not.
 pub struct Resident<T> {
@@ -46,6 +49,7 @@ pub struct Resident<T> {
     used: Cell<u64>,
     /// Held while it comes: it comes once, whoever waits for it.
     coming: Mutex<()>,
+    device: Device,
     residency: Weak<Residency>,
 }
 
@@ -86,13 +90,13 @@ impl Residency {
         (depot, manifest): (&Depot, &Rc<Manifest>),
         role: &str,
         networks: &[&str],
-        build: impl Fn(Arrival) -> F + 'static,
+        build: impl Fn(Arrival, Device) -> F + 'static,
     ) -> Result<Rc<Resident<T>>> {
         let component = manifest.component(role)?;
         if !networks.contains(&component.network.as_str()) {
             return Err(Error::Unsupported(format!("network `{}` as `{role}`", component.network)));
         }
-        let key = (component.key(), TypeId::of::<T>());
+        let key = (component.sha256.clone(), TypeId::of::<T>());
         let known = self.parts.borrow().get(&key).cloned();
         if let Some(Ok(known)) = known.map(|part| part.any().downcast()) {
             return Ok(known);
@@ -101,14 +105,20 @@ impl Residency {
             component: component.clone(),
             manifest: manifest.clone(),
             depot: depot.clone(),
-            build: Box::new(move |arrival| Box::pin(build(arrival))),
+            build: Box::new(move |arrival, device| Box::pin(build(arrival, device))),
             here: RefCell::default(),
             used: Cell::default(),
             coming: Mutex::new(()),
+            device: self.device.clone(),
             residency: Rc::downgrade(self),
         });
         self.parts.borrow_mut().insert(key, part.clone());
         Ok(part)
+    }
+
+    /// Where the networks live.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Bytes of weights that are here.
@@ -183,7 +193,7 @@ impl<T: 'static> Resident<T> {
                 residency.make_room(self.component.bytes);
             }
             let arrival = Arrival::new(&self.depot, &self.manifest, &self.component).await?;
-            let network = Rc::new((self.build)(arrival).await?);
+            let network = Rc::new((self.build)(arrival, self.device.clone()).await?);
             self.here.replace(Some(network.clone()));
             self.touch();
             if let Some(residency) = &residency {

@@ -91,22 +91,15 @@ impl TextEncoders {
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Unsupported`] if the manifest does not list them.
-    pub fn new(
-        config: &PipelineConfig,
-        folder: (&Depot, &Rc<Manifest>),
-        residency: &Rc<Residency>,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn new(config: &PipelineConfig, folder: (&Depot, &Rc<Manifest>), residency: &Rc<Residency>) -> Result<Self> {
         let encoder = |config: &TextConfig| {
-            let device = device.clone();
             Ok::<_, Error>(match config {
                 TextConfig::Sentence { component } => {
-                    let load = move |arrival| Sentence::load(arrival, device.clone());
-                    Encoder::Sentence(residency.part(folder, component, &["SentenceEncoder"], load)?)
+                    Encoder::Sentence(residency.part(folder, component, &["SentenceEncoder"], Sentence::load)?)
                 }
                 TextConfig::Clip { component, layer, pooled, pad } => {
                     let pad = *pad;
-                    let load = move |arrival| Clip::load(arrival, pad, device.clone());
+                    let load = move |arrival, device| Clip::load(arrival, pad, device);
                     let networks = ["CLIPTextModel", "CLIPTextModelWithProjection"];
                     let clip = residency.part(folder, component, &networks, load)?;
                     Encoder::Clip { clip, layer: *layer, pooled: *pooled }
@@ -114,7 +107,7 @@ impl TextEncoders {
             })
         };
         let encoders = config.text.iter().map(encoder).collect::<Result<_>>()?;
-        Ok(Self { encoders, device: device.clone() })
+        Ok(Self { encoders, device: residency.device().clone() })
     }
 
     /// What must be here before a text can be encoded.

@@ -2,8 +2,8 @@
 
 use super::{
     StoredTensor,
-    depot::{Chunks, Depot, chunks},
-    gguf::{CONFIG, GgufHeader, TensorInfo},
+    depot::{Chunks, Depot, chunks, drain},
+    gguf::{GgufHeader, TensorInfo},
     manifest::{Component, Manifest},
     module::Assembly,
 };
@@ -71,24 +71,20 @@ impl Arrival {
         &self.header
     }
 
-    /// The text under `key` of the metadata.
+    /// The text under `key` of the metadata; see [`GgufHeader::text_of`].
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is none.
     pub fn text(&self, key: &str) -> Result<&str> {
-        self.header.text(key).ok_or_else(|| self.corrupt(format!("its metadata has no text `{key}`")))
+        self.header.text_of(&self.component.file, key)
     }
 
-    /// The network's configuration, which the metadata holds as JSON under [`CONFIG`].
+    /// The network's configuration; see [`GgufHeader::config_of`].
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is none or if it does not fit.
     pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(self.text(CONFIG)?).map_err(|error| self.corrupt(format!("its `{CONFIG}`: {error}")))
-    }
-
-    fn corrupt(&self, why: String) -> Error {
-        Error::Corrupt { what: self.component.file.clone(), why }
+        self.header.config_of(&self.component.file)
     }
 
     /// Gives `module` its tensors as they come; see [`load`](super::load). What does not fit is known before they come.
@@ -98,7 +94,7 @@ impl Arrival {
     pub async fn load<M: Module>(mut self, module: M, prefix: &str) -> Result<M> {
         let mut assembly = Assembly::new(module, &self.component.file, prefix);
         let mut tensors: Vec<(String, TensorInfo)> = std::mem::take(&mut self.header.tensors).into_iter().collect();
-        assembly.check(&tensors.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())?;
+        assembly.check(tensors.iter().map(|(name, _)| name.as_str()))?;
         tensors.iter().try_for_each(|(name, info)| assembly.check_shape(name, &info.shape))?;
         tensors.retain(|(name, _)| assembly.wants(name));
         tensors.sort_by_key(|(_, info)| info.start);
@@ -116,11 +112,8 @@ impl Arrival {
     ///
     /// # Errors
     /// As [`Depot::chunk`].
-    pub async fn drain(mut self) -> Result<()> {
-        while let Some(chunk) = self.chunks.next().await {
-            drop(chunk?);
-        }
-        Ok(())
+    pub async fn drain(self) -> Result<()> {
+        drain(self.chunks).await
     }
 
     /// `len` bytes from `start` on, which must not lie before what was asked for last.
@@ -133,7 +126,10 @@ impl Arrival {
             return Ok(Cow::Borrowed(&self.chunk[from..from + len]));
         }
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| self.corrupt(format!("{len} bytes do not fit into memory")))?;
+        bytes.try_reserve_exact(len).map_err(|_| Error::Corrupt {
+            what: self.component.file.clone(),
+            why: format!("{len} bytes do not fit into memory"),
+        })?;
         bytes.extend(&self.chunk[from..]);
         while bytes.len() < len {
             self.next().await?;

@@ -7,8 +7,10 @@ use super::{
     traffic::Traffic,
 };
 use crate::{Error, Result};
+use futures_util::StreamExt;
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     ops::Range,
     pin::{Pin, pin},
     rc::Rc,
@@ -96,26 +98,26 @@ impl Depot {
     }
 
     async fn chunk_now(&self, component: &Component, index: usize, range: Range<u64>) -> Result<Vec<u8>> {
-        let key = component.sha256.get(index).map(|sum| sum.to_ascii_lowercase()).unwrap_or_default();
+        let key = component.sha256.get(index).map(String::as_str).unwrap_or_default();
         let Some(store) = self.store.as_deref() else {
             return self.fetch(component, index, range).await;
         };
-        if let Ok(Some(bytes)) = self.stored(store, &key, component, index).await {
+        if let Ok(Some(bytes)) = self.stored(store, key, component, index).await {
             return Ok(bytes);
         }
-        let _lock = store.lock(&key).await;
+        let _lock = store.lock(key).await;
         // Somebody else may have fetched it meanwhile. What is not right now, is not because somebody is writing it.
-        match self.stored(store, &key, component, index).await {
+        match self.stored(store, key, component, index).await {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => {}
             Err(_) => {
                 log::warn!("chunk {index} of {} was damaged in the store; it is fetched again", component.file);
-                let _ = store.remove(&key).await;
+                let _ = store.remove(key).await;
             }
         }
         let bytes = self.fetch(component, index, range).await?;
         if !self.full.get()
-            && let Err(error) = store.put(&key, &bytes).await
+            && let Err(error) = store.put(key, &bytes).await
         {
             log::warn!("{error}; what arrives from now on is not stored");
             self.full.set(true);
@@ -175,24 +177,28 @@ impl Depot {
         }
     }
 
-    /// Bytes of `component` that are stored, by the lengths alone.
+    /// Keys and lengths of all that is stored.
     ///
     /// # Errors
     /// As [`Store::list`].
-    pub async fn stored_bytes(&self, manifest: &Manifest, component: &Component) -> Result<u64> {
-        if self.source.is_local() {
-            return Ok(component.bytes);
+    pub async fn sizes(&self) -> Result<BTreeMap<String, u64>> {
+        match &self.store {
+            Some(store) => store.list().await,
+            None => Ok(BTreeMap::new()),
         }
-        let Some(store) = &self.store else {
-            return Ok(0);
-        };
-        let sizes = store.list().await?;
+    }
+
+    /// Bytes of `component` that need no network where `sizes` are stored, by the lengths alone.
+    pub fn stored_bytes(&self, sizes: &BTreeMap<String, u64>, manifest: &Manifest, component: &Component) -> u64 {
+        if self.source.is_local() {
+            return component.bytes;
+        }
         let chunks = component.sha256.iter().zip(manifest.chunks(component));
         let stored = chunks.filter_map(|(sum, range)| {
             let len = range.end - range.start;
-            (sizes.get(&sum.to_ascii_lowercase()) == Some(&len)).then_some(len)
+            (sizes.get(sum) == Some(&len)).then_some(len)
         });
-        Ok(stored.sum())
+        stored.sum()
     }
 }
 
@@ -252,7 +258,6 @@ pub async fn watched<T>(
 
 /// Chunks of a component in order, two of them on their way at once.
 pub(super) fn chunks(depot: Depot, manifest: &Manifest, component: &Component) -> Chunks {
-    use futures_util::StreamExt;
     let component = Rc::new(component.clone());
     let ranges: Vec<_> = manifest.chunks(&component).enumerate().collect();
     let fetch = move |(index, range)| {
@@ -265,22 +270,22 @@ pub(super) fn chunks(depot: Depot, manifest: &Manifest, component: &Component) -
 /// See [`chunks`].
 pub(super) type Chunks = Pin<Box<dyn futures_util::Stream<Item = Result<Vec<u8>>>>>;
 
+/// Waits for the rest of the chunks, to no other end than that they are verified and stored.
+pub(super) async fn drain(mut chunks: Chunks) -> Result<()> {
+    while let Some(chunk) = chunks.next().await {
+        drop(chunk?);
+    }
+    Ok(())
+}
+
 /// Brings a component into the store, and nowhere else, unless it is at hand anyway.
 ///
 /// # Errors
 /// As [`Depot::chunk`].
 pub fn stock(depot: &Depot, manifest: &Manifest, component: &Component) -> Pending<'static, Result<()>> {
-    use futures_util::StreamExt;
     let depot = depot.of(component);
-    let local = depot.source.is_local();
-    let mut chunks = chunks(depot, manifest, component);
-    Box::pin(async move {
-        if local {
-            return Ok(());
-        }
-        while let Some(chunk) = chunks.next().await {
-            drop(chunk?);
-        }
-        Ok(())
-    })
+    if depot.source.is_local() {
+        return Box::pin(std::future::ready(Ok(())));
+    }
+    Box::pin(drain(chunks(depot, manifest, component)))
 }

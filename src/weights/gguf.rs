@@ -193,6 +193,24 @@ impl GgufHeader {
     pub fn text(&self, key: &str) -> Option<&str> {
         self.metadata.get(key)?.as_str()
     }
+
+    /// The text under `key`, which the file called `what` must have.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it has none.
+    pub fn text_of(&self, what: &str, key: &str) -> Result<&str> {
+        let missing = || Error::Corrupt { what: what.into(), why: format!("its metadata has no text `{key}`") };
+        self.text(key).ok_or_else(missing)
+    }
+
+    /// The configuration of the network in the file called `what`, which the metadata holds as JSON under [`CONFIG`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is none or if it does not fit.
+    pub fn config_of<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T> {
+        let unfit = |error| Error::Corrupt { what: what.into(), why: format!("its `{CONFIG}`: {error}") };
+        serde_json::from_str(self.text_of(what, CONFIG)?).map_err(unfit)
+    }
 }
 
 /// A cursor over untrusted bytes.
@@ -414,25 +432,20 @@ impl GgufFile {
         &self.header
     }
 
-    /// The text under `key` of the metadata.
+    /// The text under `key` of the metadata; see [`GgufHeader::text_of`].
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is none.
     pub fn text(&self, key: &str) -> Result<&str> {
-        self.header.text(key).ok_or_else(|| self.corrupt(format!("its metadata has no text `{key}`")))
+        self.header.text_of(&self.component, key)
     }
 
-    /// The network's configuration, which the metadata holds as JSON under [`CONFIG`].
+    /// The network's configuration; see [`GgufHeader::config_of`].
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is none or if it does not fit.
     pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        let json = self.text(CONFIG)?;
-        serde_json::from_str(json).map_err(|error| self.corrupt(format!("its `{CONFIG}`: {error}")))
-    }
-
-    fn corrupt(&self, why: String) -> Error {
-        Error::Corrupt { what: self.component.clone(), why }
+        self.header.config_of(&self.component)
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Component {
     pub folder: Option<String>,
     /// Length of the file.
     pub bytes: u64,
-    /// SHA-256 of each chunk, in hexadecimal.
+    /// SHA-256 of each chunk, in hexadecimal; read in small letters.
     pub sha256: Vec<String>,
 }
 
@@ -99,8 +99,11 @@ impl Manifest {
             let why = format!("model.json of format {}; this engine reads format {FORMAT}", version.format);
             return Err(Error::Unsupported(why));
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        let mut manifest: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         manifest.validate()?;
+        // Files are told apart by these.
+        let sums = manifest.components.iter_mut().flat_map(|component| &mut component.sha256);
+        sums.for_each(|sum| sum.make_ascii_lowercase());
         Ok(manifest)
     }
 
@@ -162,13 +165,6 @@ impl Manifest {
 }
 
 impl Component {
-    /// What the file is called by its content: files of the same bytes have the same key.
-    pub fn key(&self) -> String {
-        let mut hash = Sha256::new();
-        self.sha256.iter().for_each(|sum| hash.update(sum.to_ascii_lowercase()));
-        hex::encode(hash.finalize())
-    }
-
     /// Compares a chunk's bytes with its checksum.
     ///
     /// # Errors

@@ -14,9 +14,11 @@ pub mod quant;
 pub mod safetensors;
 pub mod source;
 pub mod store;
+mod tensor;
 mod traffic;
 
 pub use arrival::Arrival;
 pub use depot::{Depot, stock, watched};
-pub use module::{StoredTensor, TensorSource, load, save, write_module};
+pub use module::{load, save, write_module};
+pub use tensor::{StoredTensor, TensorSource};
 pub use traffic::{LoadProgress, Traffic};

@@ -1,6 +1,7 @@
 //! Moving tensors between a store and a network, strictly and by name.
 
 use super::{
+    StoredTensor, TensorSource,
     gguf::{GgufWriter, Metadata, TensorPlan},
     packed::{Blocks, pack},
     quant::{BLOCK, GgmlType},
@@ -10,31 +11,10 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
-use std::{borrow::Cow, collections::BTreeMap, io::Write};
-
-/// One tensor as it is stored: bytes of a ggml type, with PyTorch's shape order (outermost axis first).
-#[derive(Debug, Clone)]
-pub struct StoredTensor<'a> {
-    /// Axes, outermost first.
-    pub shape: Vec<usize>,
-    /// Element type of `bytes`.
-    pub dtype: GgmlType,
-    /// Little-endian data, whole blocks for quantized types.
-    pub bytes: Cow<'a, [u8]>,
-}
-
-/// The named tensors of one component, whatever file they lie in.
-pub trait TensorSource {
-    /// Name of the component, for messages.
-    fn component(&self) -> &str;
-    /// All tensor names.
-    fn names(&self) -> Vec<String>;
-    /// One tensor, if there is one of that name.
-    ///
-    /// # Errors
-    /// If the bytes cannot be read.
-    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>>;
-}
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+};
 
 /// Loads every parameter of `module` from `source`, where each is looked up as `prefix` + its path.
 ///
@@ -53,7 +33,7 @@ pub trait TensorSource {
 /// once, 128 MiB.
 pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
     let mut assembly = Assembly::new(module, source.component(), prefix);
-    assembly.check(&source.names())?;
+    assembly.check(source.names().iter().map(String::as_str))?;
     for name in assembly.names() {
         let stored = source.tensor(&name)?;
         let missing = || Error::TensorMissing { component: source.component().into(), name: name.clone() };
@@ -205,13 +185,13 @@ impl<M: Module> Assembly<M> {
     ///
     /// # Errors
     /// [`Error::TensorMissing`], [`Error::TensorUnexpected`].
-    pub fn check(&self, names: &[String]) -> Result<()> {
-        let component = || self.component.clone();
-        if let Some(name) = self.places.keys().find(|name| !names.contains(name)) {
+    pub fn check<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<()> {
+        let (names, component) = (names.collect::<BTreeSet<_>>(), || self.component.clone());
+        if let Some(name) = self.places.keys().find(|name| !names.contains(name.as_str())) {
             return Err(Error::TensorMissing { component: component(), name: name.clone() });
         }
-        match names.iter().find(|name| name.starts_with(&self.prefix) && !self.wants(name)) {
-            Some(name) => Err(Error::TensorUnexpected { component: component(), name: name.clone() }),
+        match names.into_iter().find(|name| name.starts_with(&self.prefix) && !self.wants(name)) {
+            Some(name) => Err(Error::TensorUnexpected { component: component(), name: name.into() }),
             None => Ok(()),
         }
     }

@@ -83,11 +83,7 @@ pub async fn remember(store: &dyn Store, address: &str, manifest: &Manifest) -> 
         title_en: manifest.title.en.clone(),
         title_zh: manifest.title.zh.clone(),
         bytes: manifest.components.iter().map(|component| component.bytes).sum(),
-        chunks: manifest
-            .components
-            .iter()
-            .flat_map(|component| component.sha256.iter().map(|sum| sum.to_ascii_lowercase()))
-            .collect(),
+        chunks: manifest.components.iter().flat_map(|component| component.sha256.clone()).collect(),
         manifest: String::from_utf8(manifest.to_json()?).expect("serde_json writes UTF-8"),
     };
     let json = serde_json::to_vec(&record).expect("a record is plain data");

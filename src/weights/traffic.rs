@@ -41,8 +41,9 @@ pub struct Traffic(RefCell<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    files: BTreeMap<String, File>,
-    last: Option<String>,
+    /// By the checksums of their chunks.
+    files: BTreeMap<Vec<String>, File>,
+    last: Option<Vec<String>>,
     /// Grows with every change.
     version: u64,
     fetched: u64,
@@ -73,7 +74,7 @@ impl Traffic {
     pub fn expect(&self, component: &Component) {
         let mut counts = self.0.borrow_mut();
         let new = || File { role: component.role.clone(), bytes: component.bytes, chunks: BTreeMap::new() };
-        counts.files.entry(component.key()).or_insert_with(new);
+        counts.files.entry(component.sha256.clone()).or_insert_with(new);
     }
 
     /// Forgets what has arrived whole, so that a further load is counted by itself.
@@ -89,8 +90,7 @@ impl Traffic {
     /// Tells that `bytes` of a chunk are here; `stored`: from the store.
     pub(super) fn arrived(&self, component: &Component, chunk: usize, bytes: u64, stored: bool) {
         let counts = &mut *self.0.borrow_mut();
-        let key = component.key();
-        let Some(file) = counts.files.get_mut(&key) else {
+        let Some(file) = counts.files.get_mut(&component.sha256) else {
             return; // Loaded before, and again since.
         };
         let before = file.chunks.insert(chunk, (bytes, stored)).map_or(0, |(bytes, _)| bytes);
@@ -102,7 +102,9 @@ impl Traffic {
                 counts.window.pop_front();
             }
         }
-        counts.last = Some(key);
+        if counts.last.as_ref() != Some(&component.sha256) {
+            counts.last = Some(component.sha256.clone());
+        }
         counts.version += 1;
     }
 

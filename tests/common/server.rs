@@ -1,10 +1,10 @@
 //! A web server that misbehaves on command, and remembers what it was asked.
 //!
 //! ```ignore
-//! let server = Server::start(memory.0.clone());                         // names as in `MemorySource`
+//! let server = Server::start(files);                                    // names as in `MemorySource`
 //! server.queue([Fault::Cut(100), Fault::Status(503), Fault::Fine]);     // one a request, then all is well
 //! server.misbehave(|request| if request.path == "a.gguf" { vec![Fault::Flip(7)] } else { vec![] });
-//! let source = HttpSource::new(&server.url());
+//! let source = Http::new(&server.url(), Native::default(), Patience::default());
 //! assert_eq!(server.requests()[0].range, Some(0..4096));
 //! ```
 #![allow(dead_code)]
