@@ -46,7 +46,7 @@ async function withResult(options, body) {
   let result;
   await withPage({ ...options, expected: /404/ }, async (page) => {
     page.on("console", (message) => message.type() === "warning" && console.log(message.text()));
-    await page.goto(`${server.url}/style.css`); // Of the origin, and runs nothing of its own.
+    await page.goto(`${server.url}/page/style.css`); // Of the origin, and runs nothing of its own.
     result = await body(page);
   });
   return result;

@@ -51,7 +51,7 @@ const withBlank = (body) =>
   withPage({ expected: /Failed to load resource/ }, async (page) => {
     server.fault = undefined;
     server.requests.length = 0;
-    await page.goto(`${server.url}/style.css`);
+    await page.goto(`${server.url}/page/style.css`);
     await body(page);
   });
 

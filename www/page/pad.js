@@ -1,6 +1,6 @@
 /** The drawing pad: strokes of a pen and an eraser, on paper or over a picture. */
 
-/** @import { Pixels } from "./types.js" */
+/** @import { Pixels } from "../types.js" */
 
 import { answered, element } from "./dom.js";
 import { paintPixels } from "./canvas.js";

@@ -1,6 +1,6 @@
 /** The panel of pictures that steer the drawing: at most one of a kind. */
 
-/** @import { ControlKind, ControlOptions, Info, PictureSource, Pixels } from "./types.js" */
+/** @import { ControlKind, ControlOptions, Info, PictureSource, Pixels } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 /** @import { Stroke } from "./pad.js" */
 
@@ -9,7 +9,7 @@ import { element, within } from "./dom.js";
 import { drawing, mask, sketch, tint } from "./pad.js";
 import { number, text, translate } from "./i18n.js";
 import { paintPixels } from "./canvas.js";
-import { read } from "./pictures.js";
+import { read } from "../pictures.js";
 
 /** What a picture is for: a control, or what the drawing begins with. @typedef {ControlKind | "init"} Kind */
 

@@ -1,6 +1,6 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "./types.js" */
+/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 
 import {
@@ -12,7 +12,7 @@ import {
   PanguDrawError,
   deleteStoredModel,
   storedModels,
-} from "./pangu-draw.js";
+} from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { offer, resize, speak as speakControls, steering } from "./controls.js";
 import { paintNoise, paintPixels } from "./canvas.js";

@@ -1,6 +1,6 @@
 /** What is painted where the picture will be: the chaos of a seed, then what the picture looks like so far. */
 
-/** @import { Pixels } from "./types.js" */
+/** @import { Pixels } from "../types.js" */
 
 /** Pigments from deep to light: azurite, malachite, shell white, gold. */
 const PIGMENTS = [
