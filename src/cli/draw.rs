@@ -147,6 +147,7 @@ impl DrawArgs {
             upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
             draft: self.draft,
             preview_every: 0,
+            checkpoints: false,
         };
         let noise = self.latents.as_deref().map(read_latents).transpose()?;
         let quiet = self.json || !std::io::stderr().is_terminal();

@@ -148,7 +148,8 @@ impl Pace {
         if let Some(yielder) = &inner.yielder
             && inner.passed.get().is_multiple_of(inner.every)
         {
-            yielder(activation.clone()).await?;
+            // A cancel does not wait for what a GPU still has to compute.
+            self.race(yielder(activation.clone())).await?;
         }
         self.check()
     }

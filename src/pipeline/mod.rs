@@ -1,5 +1,6 @@
 //! A request in, events and an image out. Nothing here knows who asks.
 
+mod checkpoint;
 pub mod config;
 mod generator;
 mod latent;
@@ -11,6 +12,7 @@ mod studio;
 pub mod text;
 
 pub use crate::weights::LoadProgress;
+pub use checkpoint::Checkpoint;
 pub use generator::{Generator, MEMORY, Passage};
 pub use plan::{Plan, PlannedComponent};
 pub use request::{
@@ -57,6 +59,8 @@ pub enum Event {
     Step(StepEvent),
     /// What the picture looks like so far, if the request asked for previews.
     Preview(Image),
+    /// Where the drawing stands after a step, if the request asked for checkpoints.
+    Checkpoint(Checkpoint),
 }
 
 /// A step of a run.

@@ -45,6 +45,9 @@ pub struct Request {
     pub background: Option<String>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
+    /// Hand out a [`super::Checkpoint`] after every step.
+    #[serde(skip)]
+    pub checkpoints: bool,
     /// Pictures that steer the drawing beside the prompt.
     pub controls: Vec<Control>,
     /// What models that draw along hear of each other: an [`Exchange`].
