@@ -1,5 +1,7 @@
 /** Shapes shared by the page, the main-thread API and the worker. */
 
+import type { PanguDrawError } from "./engine.js";
+
 /** Where the networks run: `auto` takes WebGPU when the browser has an adapter, else the CPU. */
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
@@ -157,6 +159,19 @@ export interface DrawOptions {
   /** What arrives for the drawing while it is drawn. */
   onLoad?: (progress: LoadProgress) => void;
   onStep?: (step: StepProgress) => void;
+  /**
+   * The engine died over the drawing: its worker was killed, it ran out of memory, it crashed, the GPU was lost. A new one is
+   * started and goes on; only if that dies, too, and again, without getting any further, the drawing fails.
+   */
+  onRestart?: (restart: Restart) => void;
+}
+
+/** The death of an engine that another takes the place of. */
+export interface Restart {
+  /** What it died of: a `CrashError` or a `DeviceError`. */
+  error: PanguDrawError;
+  /** Steps of the drawing that need not be made again. */
+  step: number;
 }
 
 /** How far a drawing has come; reported after every block of the network. */
@@ -234,7 +249,7 @@ export interface ErrorMessage {
 }
 
 /** A request as it crosses to the worker: {@link DrawOptions} without its functions and pictures. */
-export type DrawRequest = Omit<DrawOptions, "signal" | "onLoad" | "onStep" | "controls" | "init" | "mask"> & {
+export type DrawRequest = Omit<DrawOptions, "signal" | "onLoad" | "onStep" | "onRestart" | "controls" | "init" | "mask"> & {
   seed: number;
   controls: Omit<ControlOptions, "image">[];
 };
@@ -254,7 +269,7 @@ export type Call =
   | { op: "memory" }
   | { op: "models" }
   | { op: "delete"; address: string }
-  | { op: "generate"; request: DrawRequest; pictures: Pictures }
+  | { op: "generate"; request: DrawRequest; pictures: Pictures; checkpoint?: Uint8Array<ArrayBuffer> }
   | { op: "size"; bytes: Uint8Array<ArrayBuffer> }
   | { op: "view"; kind: ControlKind; image: Pixels; width: number; height: number };
 
@@ -264,9 +279,19 @@ export type ToWorker = { id: number } & (Call | { op: "cancel" });
 /** A finished picture as it crosses from the worker. */
 export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: Record<string, number> };
 
-/** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
+/** Where a drawing stands after a step: what another engine needs to finish it. */
+export interface CheckpointMessage {
+  step: number;
+  checkpoint: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * From the worker: an event of a running call, its answer, its failure, the end of the worker, or the name of the lock that it
+ * holds for life.
+ */
 export type FromWorker =
-  | { id: number; event: LoadProgress | StepProgress }
+  | { id: number; event: LoadProgress | StepProgress | CheckpointMessage }
   | { id: number; result: unknown }
   | { id: number; error: ErrorMessage }
-  | { crash: string };
+  | { end: ErrorMessage }
+  | { life: string };

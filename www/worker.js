@@ -1,20 +1,35 @@
 /** The worker: hosts the WebAssembly engine and serves the calls of pangu-draw.js. */
 
 /// <reference lib="webworker" />
-/** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
+/** @import { FromWorker, ToWorker } from "./types.js" */
 
 import init, { Engine, delete_stored_model, image_size, list_models, start } from "./pkg/pangu_draw.js";
 
 /** @param {FromWorker} message @param {Transferable[]} [transfer] */
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
 
-/** Says the worker's last word: after a panic the engine's memory is in no known state. @param {unknown} reason */
-const crash = (reason) => post({ crash: String(reason) });
+/**
+ * Says the worker's last word: after a panic or a trap the engine's memory is in no known state.
+ *
+ * @param {unknown} reason
+ */
+const crash = (reason) => post({ end: { code: "crash", message: String(reason), details: {} } });
+
+// Held for life: that the page gets it is the only sign of a worker that was killed.
+const life = "pangu-draw-" + Math.random();
+/** @type {LockManager | undefined} */ (navigator.locks)
+  ?.request(life, () => {
+    post({ life });
+    return new Promise(() => {});
+  })
+  .catch(() => {}); // Where there are no locks to be had, a killed worker is not noticed.
 
 /** Cancels the running call of an id. @type {Map<number, AbortController>} */
 const running = new Map();
 /** @type {Engine | undefined} */
 let engine;
+/** Whether the engine computes on a GPU, which may be lost. */
+let gpu = false;
 
 const started = init().then(({ memory }) => {
   start(crash);
@@ -34,6 +49,7 @@ async function serve(call, signal) {
   if (call.op === "open") {
     engine = await Engine.open(call.url, call.device, call.memory, call.store, signal);
     const info = engine.info();
+    gpu = info.device === "webgpu";
     return { ...info, deviceDetail: info.deviceDetail || (await adapterName()) };
   }
   if (call.op === "size") return image_size(call.bytes);
@@ -44,12 +60,14 @@ async function serve(call, signal) {
   if (call.op === "plan") return engine.plan(call.request, call.pictures);
   if (call.op === "memory") return { ...engine.memory(), heapBytes: (await started).buffer.byteLength };
   if (call.op === "view") return engine.view(call.kind, call.image, call.width, call.height);
-  return engine.generate(call.request, call.pictures, onEvent, signal);
+  return engine.generate(call.request, call.pictures, call.checkpoint, onEvent, signal);
 }
 
-/** An error as a plain object. @param {any} error @returns {ErrorMessage} */
-const plain = (error) =>
-  typeof error?.code === "string" ? error : { code: "crash", message: String(error), details: {} };
+/** What a call failed with; a trap ends the worker, and so does a GPU that failed. @param {number} id @param {any} error */
+function fail(id, error) {
+  if (typeof error?.code !== "string") return crash(error);
+  post(gpu && error.code === "device" ? { end: error } : { id, error });
+}
 
 globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
   if (call.op === "cancel") return running.get(call.id)?.abort();
@@ -61,7 +79,7 @@ globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>}
     const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));
   } catch (error) {
-    post({ id: call.id, error: plain(error) });
+    fail(call.id, error);
   } finally {
     running.delete(call.id);
   }

@@ -251,7 +251,7 @@ describe("failing", () => {
       await error.getByText("A setting is out of its range: Steps.").waitFor();
     }));
 
-  test("after a crash of the worker the next drawing starts a new one", { timeout: PATIENCE }, () =>
+  test("after a crash of the worker the drawing goes on in a new one", { timeout: PATIENCE }, () =>
     withPage({ expected: /boom/ }, async (page) => {
       await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, error, picture, status } = ui(page);
@@ -262,10 +262,8 @@ describe("failing", () => {
       await draw.click();
       await status.getByText(/^Step/).waitFor();
       await page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
-      await error.getByText("The engine stopped unexpectedly").waitFor();
-      await page.getByLabel("Steps").fill("2");
-      await draw.click();
       await picture("cat").waitFor();
+      assert.ok(await error.isHidden());
     }));
 });
 

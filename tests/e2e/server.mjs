@@ -24,6 +24,7 @@ const SLOW = 6.5;
  * @property {Record<string, string>} [headers] More headers, or others: `retry-after`, `location`, `content-range`, `etag`.
  * @property {boolean} [ignoreRange] Answers 200 and the whole file.
  * @property {boolean} [gzip] Compresses the body, and says so.
+ * @property {string} [before] Puts this text before the file's.
  * @property {number} [flip] Flips the lowest bit of the byte at this offset of the file.
  * @property {number} [part] Answers only so many bytes of the range, and says so.
  * @property {number} [extra] The body is that many bytes longer than `content-length` says.
@@ -109,6 +110,7 @@ export async function serve(www, models) {
 
     let body = await readFile(file);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
+    if (fault.before) body = Buffer.concat([Buffer.from(fault.before), body]);
     if (fault.flip < size) body[fault.flip] ^= 1;
     const whole = !asked.range || fault.ignoreRange || (headers["if-range"] ?? etag) !== etag;
     if (!whole) {

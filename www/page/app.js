@@ -331,8 +331,14 @@ async function busy(work) {
           if (progress.preview) paintPixels(ui.canvas, progress.preview);
           showStep({ ...progress, say });
         },
+        onRestart: () => status("restarting"),
       });
     });
+    // Where the GPU was lost, the CPU may draw now.
+    if (generator.info().device !== info?.device) {
+      info = generator.info();
+      describe();
+    }
   } catch (error) {
     fail(error);
   } finally {
