@@ -106,7 +106,7 @@ export async function serve(www, models) {
     const etag = `"${size}-${found.mtimeMs}"`;
     const type = TYPES[extname(file)] ?? "application/octet-stream";
     const common = { "content-type": type, "cache-control": "no-cache", "accept-ranges": "bytes", etag };
-    if (headers["if-none-match"] === etag) return reply(304, common).end();
+    if (headers["if-none-match"] === etag && !fault.before) return reply(304, common).end();
 
     let body = await readFile(file);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
