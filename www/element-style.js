@@ -206,6 +206,11 @@ figure:focus {
   height: 28%;
   opacity: 0.3;
 }
+/* It keeps its place, so that nothing jumps when a picture is done. */
+figcaption[hidden] {
+  display: flex !important;
+  visibility: hidden;
+}
 figcaption {
   display: flex;
   flex-wrap: wrap;

@@ -32,6 +32,9 @@ const PREVIEW_EVERY = 4;
 /** @type {ControlKind[]} */
 const KINDS = ["outline", "variation"];
 
+/** Elements in the page. @type {Set<PanguDrawElement>} */
+const present = new Set();
+
 /** @typedef {{ file: File, picture: Picture, prompt: string, url: string }} Shown */
 
 /** Elements can be told of only where there are any. @type {typeof HTMLElement} */
@@ -49,8 +52,9 @@ export class PanguDrawElement extends Base {
   #shared;
   /** @type {Info | undefined} */
   #info;
-  /** Drawings and loads that have not ended. */
+  /** Drawings and loads that have not ended, and how many of them are drawings. */
   #active = 0;
+  #drawings = 0;
   /** The load that runs. @type {{ done: Promise<void>, controller: AbortController } | undefined} */
   #loading;
   /** What is shown, and goes into the form. @type {Shown | undefined} */
@@ -61,7 +65,7 @@ export class PanguDrawElement extends Base {
   #stepping = false;
   /** Part of the drawing that is done. */
   #reached = 0;
-  /** Bytes that a drawing would fetch, and whether somebody has stored some of them is known. */
+  /** Bytes that a drawing would fetch; `sure` if what the browser has stored is taken off. */
   #size = { bytes: 0, sure: false };
   /** @type {Slot[]} */
   #slots = [];
@@ -119,15 +123,16 @@ export class PanguDrawElement extends Base {
     root.adoptedStyleSheets = [sheet()];
     root.append(node("div", { className: "card", part: "card" }, form, figure));
     this.#draw.setAttribute("aria-describedby", "note");
+    this.#internals.role = "group";
 
     this.#prompt.oninput = () => (this.#dirty = true);
     this.#prompt.onkeydown = (event) => {
       // While an input method composes, Enter takes its candidate.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
-      if (this.#active === 0 || this.queuePolicy === "replace") this.#press(() => this.draw());
+      if (this.#drawings === 0 || this.queuePolicy === "replace") this.#press(() => this.draw());
     };
-    this.#draw.onclick = () => (this.#active > 0 ? this.cancel() : this.#press(() => this.draw()));
+    this.#draw.onclick = () => (this.#drawings > 0 ? this.cancel() : this.#press(() => this.draw()));
     this.#retry.onclick = () => this.#press(this.#again);
     this.#useCpu.onclick = () => {
       this.device = "cpu";
@@ -151,6 +156,7 @@ export class PanguDrawElement extends Base {
       delete this[name];
       this[name] = value;
     }
+    present.add(this);
     this.#tongue ??= new MutationObserver(() => this.#speak());
     this.#tongue.observe(document, { attributes: true, attributeFilter: ["lang"], subtree: true });
     this.#sight ??= new IntersectionObserver((seen) => {
@@ -162,10 +168,11 @@ export class PanguDrawElement extends Base {
     this.#validate();
     this.#refresh();
     this.#speak();
-    if (this.preload) this.load().catch(() => {});
+    if (this.preload && !this.#shared) this.load().catch(() => {});
   }
 
   disconnectedCallback() {
+    present.delete(this);
     this.#tongue?.disconnect();
     this.#sight?.disconnect();
     // Whoever moves an element takes it out and puts it in again at once.
@@ -394,6 +401,7 @@ export class PanguDrawElement extends Base {
    * @returns {Promise<Picture>}
    */
   async draw(options = {}) {
+    this.#drawings += 1;
     this.#begin();
     const prompt = (options.prompt ?? this.prompt).trim();
     const started = performance.now();
@@ -402,18 +410,19 @@ export class PanguDrawElement extends Base {
       const wanted = { ...this.#wanted(), ...options, prompt };
       check(wanted);
       if (this.#active === 1) this.#say("waiting");
-      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn(wanted));
+      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn());
       const file = new File([picture.png], fileName(prompt, picture.seed), { type: "image/png" });
       this.#settle({ file, picture, prompt, url: URL.createObjectURL(picture.png) });
       const seconds = (performance.now() - started) / 1000;
       this.#say("drawn", () => ({ seconds: number(this.#language, seconds, 1) }));
       this.#announce("drawn", { seconds: number(this.#language, seconds, 1) });
-      this.#size = { bytes: 0, sure: true };
+      this.#spread();
       this.#tell("image", { file, picture, prompt, seed: picture.seed });
       return picture;
     } catch (error) {
       throw this.#fail(error, { task: "draw", prompt }, () => this.draw(options));
     } finally {
+      this.#drawings -= 1;
       this.#end();
     }
   }
@@ -442,7 +451,7 @@ export class PanguDrawElement extends Base {
         },
       });
       this.#know((await shared.open()).info());
-      this.#size = { bytes: 0, sure: true };
+      this.#spread();
       if (this.#active === 1) this.#say("ready");
       this.#announce("ready");
     } catch (error) {
@@ -507,17 +516,14 @@ export class PanguDrawElement extends Base {
     };
   }
 
-  /** It is this element's turn. @param {{ width?: number, height?: number }} size */
-  async #turn(size) {
+  /** It is this element's turn. */
+  #turn() {
     this.#stepping = false;
     this.#reached = 0;
     this.#excuse();
+    this.#rest();
     this.#say("starting");
-    const shared = this.#engine();
-    const info = await shared.open().then((generator) => generator.info(), () => undefined);
-    if (!info || shared !== this.#shared) return;
-    this.#know(info);
-    if (!this.#shown) this.#shape(size);
+    this.#shared?.open().then((generator) => this.#know(generator.info()), () => {});
   }
 
   /** @param {Info} info */
@@ -528,17 +534,19 @@ export class PanguDrawElement extends Base {
     this.#speakNote();
   }
 
+  /** Something was fetched: what the others would fetch is less. */
+  #spread() {
+    for (const element of present) element.#tellSize();
+  }
+
   /** Tells the visitor how much a drawing would fetch. */
   async #tellSize() {
     try {
-      const shared = this.#shared;
-      if (shared?.isOpen) {
-        const { fetchBytes } = await shared.plan(this.#wanted());
-        this.#know((await shared.open()).info());
-        this.#size = { bytes: fetchBytes, sure: true };
-      } else {
-        this.#size = { bytes: await sizeOf(address(this.model)), sure: false };
-      }
+      const model = address(this.model);
+      const generator = await Shared.opened(model, this.device);
+      if (generator) this.#know(generator.info());
+      const bytes = generator ? (await generator.plan(this.#wanted())).fetchBytes : await sizeOf(model);
+      this.#size = { bytes, sure: Boolean(generator) };
     } catch {
       // What fails here fails again, and is told, when somebody wants a picture.
       this.#size = { bytes: 0, sure: false };
@@ -556,30 +564,36 @@ export class PanguDrawElement extends Base {
   #end() {
     this.#active -= 1;
     this.#stepping = false;
-    if (this.#active === 0) {
-      this.#progress.hidden = true;
-      this.#canvas.hidden = true;
-      this.#settle(this.#shown);
-    }
+    if (this.#active === 0) this.#progress.hidden = true;
+    if (this.#drawings === 0) this.#rest();
     this.#refresh();
+    // Nobody will take it out of a page that it is not in.
+    if (this.#active === 0 && !this.isConnected) this.#leave();
   }
 
-  /** Shows a picture, or none, and hands it to the form. @param {Shown | undefined} shown */
+  /** Hands a picture, or none, to the eye and to the form. @param {Shown | undefined} shown */
   #settle(shown) {
-    if (this.#shown && this.#shown !== shown) URL.revokeObjectURL(this.#shown.url);
+    if (this.#shown) URL.revokeObjectURL(this.#shown.url);
     this.#shown = shown;
     this.#internals.setFormValue(shown?.file ?? null);
     this.#validate();
-    this.#mark.toggleAttribute("hidden", Boolean(shown));
+    if (shown) {
+      this.#image.src = this.#download.href = shown.url;
+      this.#image.alt = shown.prompt;
+      this.#download.download = shown.file.name;
+      this.#speakCaption();
+    }
+    this.#rest();
+  }
+
+  /** Shows what there is when nothing is being drawn. */
+  #rest() {
+    const shown = Boolean(this.#shown);
     this.#image.hidden = this.#caption.hidden = !shown;
+    this.#mark.toggleAttribute("hidden", shown);
     // A picture may be transparent: what was painted before must not show through.
     this.#canvas.hidden = true;
     this.#shape();
-    if (!shown) return this.#image.removeAttribute("src");
-    this.#image.src = this.#download.href = shown.url;
-    this.#image.alt = shown.prompt;
-    this.#download.download = shown.file.name;
-    this.#speakCaption();
   }
 
   /** Gives the plate the shape of the picture on it, or to come. @param {{ width?: number, height?: number }} [size] */
@@ -592,6 +606,7 @@ export class PanguDrawElement extends Base {
   /** @param {import("./types.js").Pixels} pixels */
   #preview(pixels) {
     paint(this.#canvas, pixels);
+    this.#shape(pixels);
     this.#canvas.hidden = false;
     this.#image.hidden = true;
     this.#mark.toggleAttribute("hidden", true);
@@ -600,7 +615,7 @@ export class PanguDrawElement extends Base {
   /** @param {LoadProgress} progress */
   #showLoad({ stage, loaded, total, bytesPerSecond, secondsLeft }) {
     if (this.#active === 0 || this.#stepping) return;
-    this.#bar(total > 0 ? loaded / total : 0);
+    this.#progress.value = total > 0 ? loaded / total : 0;
     if (stage === "build") return this.#say("building");
     const size = (/** @type {number} */ bytes) => megabytes(this.#language, bytes);
     if (this.#progress.hidden) this.#announce("sayFetching", { total: size(total) });
@@ -620,16 +635,11 @@ export class PanguDrawElement extends Base {
     this.#stepping = true;
     // A step may take several evaluations: what was shown as done stays done.
     this.#reached = Math.max(this.#reached, stage === "decode" ? 1 : Math.min(1, (step + within) / steps));
-    this.#bar(this.#reached);
+    this.#progress.value = this.#reached;
     this.#progress.hidden = false;
     if (stage === "text") this.#say("reading");
     else if (stage === "decode") this.#say("decoding");
     else this.#say("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
-  }
-
-  /** @param {number} share */
-  #bar(share) {
-    this.#progress.value = share;
   }
 
   /**
@@ -699,7 +709,7 @@ export class PanguDrawElement extends Base {
   }
 
   #refresh() {
-    const busy = this.#active > 0;
+    const busy = this.#drawings > 0;
     this.#draw.textContent = text(this.#language, busy ? "cancel" : "draw");
     this.#draw.classList.toggle("cancels", busy);
     this.#speakNote();
@@ -711,6 +721,7 @@ export class PanguDrawElement extends Base {
     const say = (/** @type {Key} */ key) => text(this.#language, key);
     const root = /** @type {HTMLElement} */ (this.shadowRoot?.firstElementChild);
     root.lang = this.#language === "zh" ? "zh-Hans" : "en";
+    this.#internals.ariaLabel = say("name");
     this.#promptLabel.textContent = say("prompt");
     this.#prompt.placeholder = say("promptHint");
     this.#progress.ariaLabel = say("progress");
@@ -759,7 +770,7 @@ export class PanguDrawElement extends Base {
     for (const slot of this.#slots) slot.speak(this.#language);
   }
 
-  /** A picture was chosen or taken away: what would be fetched is not what it was. */
+  /** A picture was chosen or taken away: what would be fetched is not what it was, and only the engine knows. */
   #takeIn() {
     if (this.#slots.some((slot) => slot.controls.length > 0)) this.#engine().open().catch(() => {});
     this.#tellSize();
@@ -789,22 +800,29 @@ function check(options) {
   }
 }
 
+/** What was asked for before, by model. @type {Map<string, Promise<number>>} */
+const sizes = new Map();
+
 /**
  * Bytes that a first drawing fetches: those of the engine and of all files but the one that takes pictures in. Two small
- * requests; {@link Shared.plan} knows better, but needs the engine.
+ * requests; the engine's own plan knows better, but needs the engine.
  *
  * @param {string} model
  */
 async function sizeOf(model) {
-  const [list, engine] = await Promise.all([
+  const asked = sizes.get(model) ?? Promise.all([
     fetch(new URL("model.json", model)),
     fetch(new URL(ENGINE, here), { method: "HEAD" }),
-  ]);
-  const { components } = await list.json();
-  const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");
-  const bytes = needed.reduce((/** @type {number} */ sum, /** @type {{ bytes: number }} */ part) => sum + part.bytes, 0);
-  const all = bytes + Number(engine.headers.get("content-length"));
-  return Number.isSafeInteger(all) ? all : 0;
+  ]).then(async ([list, engine]) => {
+    const { components } = await list.json();
+    const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");
+    const bytes = needed.reduce((/** @type {number} */ sum, /** @type {{ bytes: number }} */ part) => sum + part.bytes, 0);
+    const all = bytes + Number(engine.headers.get("content-length"));
+    return Number.isSafeInteger(all) ? all : 0;
+  });
+  sizes.set(model, asked);
+  asked.catch(() => sizes.delete(model));
+  return asked;
 }
 
 /** @param {string} prompt @param {number} seed */
