@@ -194,7 +194,8 @@ export class PanguDrawElement extends Base {
     }
     if (name === "controls") this.#offer();
     if (name === "width" || name === "height") this.#shape();
-    if (!this.isConnected) return;
+    // What an element is parsed with is looked at when it is in the page.
+    if (!present.has(this)) return;
     if (name === "lang") this.#speak();
     if (name === "required") this.#validate();
     if (name === "model" || name === "device") this.#tellSize();
@@ -431,8 +432,10 @@ export class PanguDrawElement extends Base {
   load() {
     if (this.#loading) return this.#loading.done;
     const controller = new AbortController();
-    const done = this.#load(controller.signal).finally(() => (this.#loading = undefined));
-    this.#loading = { done, controller };
+    const done = this.#load(controller.signal).finally(() => {
+      if (this.#loading === loading) this.#loading = undefined;
+    });
+    const loading = (this.#loading = { done, controller });
     return done;
   }
 
@@ -446,6 +449,7 @@ export class PanguDrawElement extends Base {
       await shared.load({
         signal,
         onProgress: (progress) => {
+          if (shared !== this.#shared) return;
           this.#tell("load-progress", progress);
           show(progress);
         },
@@ -464,6 +468,7 @@ export class PanguDrawElement extends Base {
   /** Ends what this element draws, waits for, or loads. */
   cancel() {
     this.#loading?.controller.abort();
+    this.#loading = undefined;
     this.#shared?.cancel(this);
   }
 
