@@ -127,7 +127,7 @@ describe("in pages of other origins", () => {
       library.requests.length = 0;
       await page.reload();
       const { note, draw, image, status } = parts(element);
-      await note.getByText(/^The first picture downloads [\d.]+ MB\.$/).waitFor();
+      await note.getByText(/^The first picture downloads [\d.]+\sMB\.$/).waitFor();
       assert.deepEqual(weights(library), []);
       assert.equal(page.workers().length, 0);
       assert.equal(await page.evaluate(() => globalThis.crossOriginIsolated), false);
@@ -135,7 +135,7 @@ describe("in pages of other origins", () => {
       const list = JSON.parse(readFileSync(join(model, "model.json"), "utf8"));
       const needed = list.components.filter(({ role }) => role !== "encoder").reduce((sum, { bytes }) => sum + bytes, 0);
       const bytes = needed + statSync(join(ROOT, "www/pkg/pangu_draw_bg.wasm")).size;
-      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB.`);
+      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)}\u00a0MB.`);
       await draw.click();
       await image.waitFor();
       assert.equal(await image.getAttribute("alt"), "red apple");
