@@ -96,7 +96,8 @@ export function scale(pixels, box, width, height) {
       for (const { at, weight } of from) for (let c = 0; c < 4; c++) sums[c] += weight * between[4 * (at * width + x) + c];
       const to = 4 * (y * width + x);
       for (let c = 0; c < 3; c++) rgba[to + c] = sums[3] > 0 ? sums[c] / sums[3] : 0;
-      rgba[to + 3] = sums[3];
+      // The kernel swings beyond edges.
+      rgba[to + 3] = sums[3] > DRAWN ? sums[3] : 0;
     }
   }
   return { width, height, rgba };
@@ -128,12 +129,11 @@ export function paint(pixels, { side, square, margin }, rim) {
   const large = scale(pixels, box, across, down);
   drawn.putImageData(new ImageData(large.rgba, across, down), 0, 0);
   if (width > 0) {
+    // The picture's shape in white, its edge made crisp, drawn all around: a rim with round corners.
     const white = canvas(across, down);
-    white.drawImage(drawn.canvas, 0, 0);
-    white.globalCompositeOperation = "source-in";
-    white.fillStyle = "#fff";
-    white.fillRect(0, 0, across, down);
-    // The picture's shade, drawn all around: a rim with round corners.
+    const shape = new Uint8ClampedArray(large.rgba.length).fill(255);
+    for (let at = 3; at < shape.length; at += 4) shape[at] = 4 * (large.rgba[at] - 64);
+    white.putImageData(new ImageData(shape, across, down), 0, 0);
     for (let turn = 0; turn < 64; turn++) {
       const angle = (turn / 64) * 2 * Math.PI;
       context.drawImage(white.canvas, left + width * Math.cos(angle), top + width * Math.sin(angle));
