@@ -25,12 +25,11 @@ const noise = (width, height) => ({
 });
 
 /** A chunk as bytes; the checksum is right unless told otherwise. */
-async function chunk(type, data, wrong = 0) {
-  const { crc32 } = await import("node:zlib");
+function chunk(type, data, wrong = 0) {
   const named = Buffer.concat([Buffer.from(type, "latin1"), data]);
   const frame = Buffer.alloc(8);
   frame.writeUInt32BE(data.length, 0);
-  frame.writeUInt32BE((crc32 ? crc32(named) : crc(named)) ^ wrong, 4);
+  frame.writeUInt32BE((crc(named) ^ wrong) >>> 0, 4);
   return Buffer.concat([frame.subarray(0, 4), named, frame.subarray(4)]);
 }
 
@@ -44,12 +43,12 @@ function crc(bytes) {
 }
 
 /** A picture of one pixel with more chunks: `[type, data, wrong]`. */
-async function png(...more) {
+function png(...more) {
   const header = Buffer.from("00000001000000010806000000", "hex");
-  const parts = [["IHDR", header], ...more, ["IDAT", deflateSync(Buffer.alloc(5))], ["IEND", Buffer.alloc(0)]];
-  const written = await Promise.all(parts.map((part) => chunk(...part)));
-  return new Uint8Array(Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), ...written]));
+  return assemble(["IHDR", header], ...more, ["IDAT", deflateSync(Buffer.alloc(5))], ["IEND", Buffer.alloc(0)]);
 }
+
+const assemble = (...parts) => new Uint8Array(Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), ...parts.map((part) => chunk(...part))]));
 
 const itxt = (keyword, text) => ["iTXt", Buffer.concat([Buffer.from(`${keyword}\0\0\0\0\0`), Buffer.from(text)])];
 const packed = (keyword, data) => ["iTXt", Buffer.concat([Buffer.from(`${keyword}\0\x01\0\0\0`), deflateSync(data)])];
@@ -57,11 +56,11 @@ const invalid = (error) => error instanceof InvalidError && error.details.parame
 
 describe("a PNG file", () => {
   test("takes a text, and gives it back", async () => {
-    const with1 = await bytesOf(await withText(await png(itxt("parameters", "x")), "more", "苹果 🍎"));
+    const with1 = await bytesOf(await withText(png(itxt("parameters", "x")), "more", "苹果 🍎"));
     const with2 = await bytesOf(await withText(with1, "more", "anew"));
     assert.deepEqual(await texts(chunks(with1), ["parameters", "more"]), { parameters: "x", more: "苹果 🍎" });
     assert.deepEqual(await texts(chunks(with2), ["parameters", "more"]), { parameters: "x", more: "anew" });
-    const latin = await png(["tEXt", Buffer.from("a\0\xe9", "latin1")], ["zTXt", Buffer.concat([Buffer.from("b\0\0"), deflateSync(Buffer.from("zip"))])]);
+    const latin = png(["tEXt", Buffer.from("a\0\xe9", "latin1")], ["zTXt", Buffer.concat([Buffer.from("b\0\0"), deflateSync(Buffer.from("zip"))])]);
     assert.deepEqual(await texts(chunks(latin), ["a", "b"]), { a: "é", b: "zip" });
   });
 
@@ -73,7 +72,7 @@ describe("a PNG file", () => {
   });
 
   test("that is damaged, or made to do harm, is an error in words", async () => {
-    const sound = await png(itxt("parameters", "text"), packed("packed", Buffer.from("text")));
+    const sound = png(itxt("parameters", "text"), packed("packed", Buffer.from("text")));
     for (let length = 0; length < sound.length; length++) assert.throws(() => chunks(sound.slice(0, length)), invalid, `${length} bytes`);
     for (let at = 0; at < sound.length; at++) {
       const wrong = sound.slice();
@@ -91,21 +90,19 @@ describe("a PNG file", () => {
       ["a wrong checksum", [...itxt("parameters", "x"), 1]],
       ["a chunk without a name", ["\0\0\0\0", Buffer.alloc(0)]],
     ]) {
-      const bytes = await png(more);
+      const bytes = png(more);
       await assert.rejects(async () => texts(chunks(bytes), ["parameters"]), invalid, what);
     }
     const large = await bytesOf(await encode(noise(513, 1)));
     await assert.rejects(decode(large), invalid, "pixels that are too many");
-    await assert.rejects(decode(await png()), invalid, "a filter and a row are missing").catch(() => {});
   });
 
   test("whose pixels unpack to more than its sides say is refused", async () => {
     const sound = await bytesOf(await encode(noise(2, 2)));
     const [header] = chunks(sound);
     for (const data of [Buffer.alloc(2 ** 25), Buffer.alloc(4), Buffer.from([9, ...Array(8).fill(0), 4, ...Array(8).fill(0)])]) {
-      const parts = [["IHDR", Buffer.from(header.data)], ["IDAT", deflateSync(data)], ["IEND", Buffer.alloc(0)]];
-      const written = await Promise.all(parts.map((part) => chunk(...part)));
-      await assert.rejects(decode(new Uint8Array(Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), ...written]))), invalid);
+      const file = assemble(["IHDR", Buffer.from(header.data)], ["IDAT", deflateSync(data)], ["IEND", Buffer.alloc(0)]);
+      await assert.rejects(decode(file), invalid);
     }
   });
 });
@@ -122,7 +119,8 @@ describe("a recipe", () => {
     const settings = JSON.stringify({ ...plain, draft: { model: null, tLow, size: [1, 1] }, controls, init: { strength: 0.6, sha256: "0", mask: "0" } });
     const pictures = [noise(4, 4), noise(5, 4), noise(6, 4)];
     for (const keyword of ["parameters", "pangu-draw"]) {
-      const file = new Blob([await png(itxt("parameters", "Steps: 1, Seed: 2"), itxt(keyword, settings)).then((bytes) => (keyword === "parameters" ? png(itxt(keyword, settings)) : bytes))]);
+      const beside = keyword === "parameters" ? [] : [itxt("parameters", "cat\nSteps: 1, Seed: 2")];
+      const file = new Blob([png(...beside, itxt(keyword, settings))]);
       const bare = await fromFile(file);
       assert.deepEqual(bare, { recipe: { ...SETTINGS, controls: [], strength: 0.6 }, left: ["controls", "init", "mask"] });
       const sealed = await seal(file, { prompt: "", controls: [{ kind: "outline", image: pictures[0] }], init: pictures[1], mask: pictures[2] });
@@ -136,7 +134,7 @@ describe("a recipe", () => {
   });
 
   test("that is no recipe, or wants harm, is refused or left out", async () => {
-    const read = async (...more) => fromFile(new Blob([await png(...more)]));
+    const read = async (...more) => fromFile(new Blob([png(...more)]));
     assert.equal(await fromFile(new Blob(["no picture"])), undefined);
     assert.equal(await read(), undefined);
     assert.equal(await read(itxt("parameters", "just words")), undefined);
@@ -361,19 +359,19 @@ describe("the history", () => {
         seen.push(refused, await times());
         // The browser's own bound comes first.
         const put = IDBObjectStore.prototype.put;
-        let refusals = 2;
+        let refusals = 1;
         IDBObjectStore.prototype.put = function (...given) {
           if (this.name === "files" && refusals-- > 0) throw new DOMException("no room", "QuotaExceededError");
           return put.apply(this, given);
         };
-        for (const time of [8]) await history.keep(entry(time), files(10)).catch(({ code }) => seen.push(code));
+        await history.keep(entry(8), files(10));
         IDBObjectStore.prototype.put = put;
         seen.push(await times());
         const gone = await history.file(99).catch(({ code }) => code);
         const { entries } = await history.list();
         return [...seen, gone, search(entries, "P1").length];
       });
-      assert.deepEqual(kept, [[4, 3, 1], [5, 4, 1], [6, 4, 1], ["HistoryError", "full"], [6, 4, 1], [8, 1], "missing", 1]);
+      assert.deepEqual(kept, [[4, 3, 1], [5, 4, 1], [6, 1], ["HistoryError", "full"], [6, 1], [8, 1], "missing", 1]);
     }));
 
   for (const [how, refuse] of [
@@ -526,7 +524,7 @@ describe("a picture that is dropped", () => {
       await prepared(page);
       const choose = (buffer) => page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       const taken = page.locator("#taken");
-      await choose(await png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2")));
+      await choose(png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2")));
       await taken.getByText("Filled in from another tool's picture.").waitFor();
       assert.match(await taken.textContent(), /drawn by another model, dreams.* Left out.*: Clip skip, Size, Sampler\.$/);
       for (const [id, value] of [["prompt", "猫"], ["negative", "dog"], ["steps", "9"], ["guidance", "5.25"], ["seed", "77"]]) {
@@ -536,15 +534,15 @@ describe("a picture that is dropped", () => {
       await ui(page).picture("猫").waitFor();
       assert.ok(await taken.isHidden());
       const foreign = { model: "model", prompt: "dog", style: "oil", steps: 400, sampler: "magic", width: 17, height: 16, background: "#00ff00", seed: 5 };
-      await choose(await png(itxt("pangu-draw", JSON.stringify(foreign))));
+      await choose(png(itxt("pangu-draw", JSON.stringify(foreign))));
       await taken.getByText("Filled in from the picture.").waitFor();
       assert.match(await taken.textContent(), /: Style, Size, Steps, Sampler, Background\.$/);
       await draw(page);
       await ui(page).picture("dog").waitFor();
       for (const [bytes, message] of [
-        [await png([...itxt("pangu-draw", "{}"), 1]), "is damaged"],
-        [await png(itxt("pangu-draw", "[")), "is damaged"],
-        [await png(), "does not say how it was drawn"],
+        [png([...itxt("pangu-draw", "{}"), 1]), "is damaged"],
+        [png(itxt("pangu-draw", "[")), "is damaged"],
+        [png(), "does not say how it was drawn"],
         [Buffer.from("nothing"), "does not say how it was drawn"],
       ]) {
         await choose(bytes);
@@ -553,7 +551,7 @@ describe("a picture that is dropped", () => {
         await page.evaluate(() => (document.querySelector("#taken").hidden = true));
       }
       // A damaged one that is dropped steers nothing either.
-      await give(page, await png([...itxt("pangu-draw", "{}"), 1]));
+      await give(page, png([...itxt("pangu-draw", "{}"), 1]));
       await taken.getByText("is damaged").waitFor();
       assert.equal(await page.locator(".card").count(), 0);
     }));

@@ -134,9 +134,14 @@ class Stored {
     });
     ended.catch(() => {});
     const stores = /** @type {Stores} */ (Object.fromEntries(STORES.map((name) => [name, transaction.objectStore(name)])));
-    const result = await work(stores);
-    await ended;
-    return result;
+    try {
+      const result = await work(stores);
+      await ended;
+      return result;
+    } catch (error) {
+      if (transaction.error === null) transaction.abort();
+      throw error;
+    }
   }
 
   /** @returns {Promise<unknown[]>} */

@@ -114,7 +114,10 @@ export function keep(drawn) {
 export async function against(drawn) {
   const first = kept();
   if (!first) return;
-  keep(first);
+  const [before] = items.splice(1);
+  ui.list.children[1]?.remove();
+  release(before?.drawn);
+  found = [];
   place(drawn, () => "B", () => text("pairItem", { letter: "B" }));
   const [a, b] = await Promise.all([first, drawn].map(async ({ png }) => (await fromFile(png))?.recipe ?? {}));
   if (items[1]?.drawn !== drawn) return;
