@@ -26,8 +26,8 @@ after(() => [library, closed, site].forEach((server) => server?.close()));
 
 const CORS = { "access-control-allow-origin": "*" };
 
-/** The policies of docs/embedding.md: every line of a block `csp` there is one. */
-const [OWN, FOREIGN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
+/** The policies that docs/embedding.md asks for: of a page of another origin, and of one of the package's own. */
+const [FOREIGN, OWN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
   policy.trim().replaceAll(/\s+/g, " "),
 );
 
@@ -146,6 +146,13 @@ describe("in pages of other origins", () => {
       const [download] = await Promise.all([page.waitForEvent("download"), element.getByRole("link", { name: "Download PNG" }).click()]);
       assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
     }));
+
+  test("draws where a page asks for Trusted Types", { timeout: PATIENCE }, () =>
+    onSite(
+      tag(),
+      async (page, element) => assert.equal((await draw(element, { prompt: "cat", seed: 7 })).seed, 7),
+      { policy: `${FOREIGN}; require-trusted-types-for 'script'; trusted-types pangu-draw` },
+    ));
 
   test("the plan of a drawing agrees with the figure that stands there before", { timeout: PATIENCE }, () =>
     onSite(tag(), async (page) => {
