@@ -1,0 +1,18 @@
+"use client";
+
+import { useEffect, useState } from "react";
+// Also evaluated on the server, where the page is rendered first.
+import { Generator } from "pangu-draw";
+
+export function Sticker({ prompt }) {
+  const [address, setAddress] = useState();
+  useEffect(() => {
+    const drawn = Generator.load("/models/tiny/", { device: "cpu" }).then(async (generator) => {
+      const { png } = await generator.generate({ prompt, seed: 7, steps: 2 });
+      generator.dispose();
+      setAddress(URL.createObjectURL(png));
+    });
+    drawn.catch(console.error);
+  }, [prompt]);
+  return address ? <img src={address} alt={prompt} /> : <p>Drawing {prompt}</p>;
+}
