@@ -22,6 +22,7 @@ import { CrashError, DisposedError, Engine, ModelError, PanguDrawError } from ".
 import { read } from "./pictures.js";
 
 export {
+  BusyError,
   CancelledError,
   CrashError,
   DeviceError,

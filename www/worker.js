@@ -20,7 +20,7 @@ const started = init().then(({ memory }) => {
   start(crash);
   return memory;
 });
-started.catch(crash);
+started.catch((error) => crash(`the WebAssembly module could not be started: ${error}`));
 
 /** What the browser calls the GPU; its full name is kept from web pages. */
 async function adapterName() {
