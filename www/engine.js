@@ -43,8 +43,8 @@ export class DisposedError extends PanguDrawError {}
 /** Something else is being drawn, and the caller would not wait: `busy`. */
 export class BusyError extends PanguDrawError {}
 
-/** @type {Record<string, typeof PanguDrawError>} */
-const CLASSES = {
+/** The class of every code. @type {Record<string, typeof PanguDrawError>} */
+export const CLASSES = {
   "tensor-missing": ModelError,
   "tensor-unexpected": ModelError,
   "tensor-shape": ModelError,
@@ -82,14 +82,14 @@ let importer;
 
 /** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
 function startForeign() {
-  const source = `import ${JSON.stringify(new URL("worker.js", here))};`;
+  const source = `import ${JSON.stringify(here.replace(/[^/]*$/, "worker.js"))};`;
   importer ??= URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   return new Worker(importer, { type: "module" });
 }
 
 /** A worker and the calls that wait for its answers. */
 export class Engine {
-  // Bundlers know the second form by its very words.
+  // Bundlers know the second form by its very words, and must not take the first for a file of theirs.
   #worker = foreign() ? startForeign() : new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void, onEvent?: (event: any) => void }>} */
   #calls = new Map();

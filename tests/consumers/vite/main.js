@@ -1,3 +1,4 @@
+import "pangu-draw/element";
 import { Generator } from "pangu-draw";
 
 const generator = await Generator.load("models/tiny/", { device: "cpu" });

@@ -1,7 +1,8 @@
 "use client";
 
 import { useEffect, useState } from "react";
-// Also evaluated on the server, where the page is rendered first.
+// Both are also evaluated on the server, where the page is rendered first.
+import "pangu-draw/element";
 import { Generator } from "pangu-draw";
 
 export function Sticker({ prompt }) {
@@ -14,5 +15,10 @@ export function Sticker({ prompt }) {
     });
     drawn.catch(console.error);
   }, [prompt]);
-  return address ? <img src={address} alt={prompt} /> : <p>Drawing {prompt}</p>;
+  return (
+    <>
+      {address ? <img src={address} alt={prompt} /> : <p>Drawing {prompt}</p>}
+      <pangu-draw model="/models/tiny/" device="cpu" steps={2} prompt="green pear" />
+    </>
+  );
 }
