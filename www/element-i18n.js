@@ -5,6 +5,7 @@
 import { BusyError, CrashError, DeviceError, InvalidError, ModelError, ReadError, UnsupportedError } from "./engine.js";
 
 const TEXTS = {
+  name: { en: "Words into a picture", zh: "文字变图画" },
   prompt: { en: "Prompt", zh: "提示词" },
   promptHint: { en: "what shall be drawn?", zh: "想画什么？" },
   draw: { en: "Draw", zh: "绘制" },
@@ -12,7 +13,6 @@ const TEXTS = {
   download: { en: "Download PNG", zh: "下载 PNG" },
   seed: { en: "Seed {seed}", zh: "种子 {seed}" },
   progress: { en: "Progress", zh: "进度" },
-  empty: { en: "No picture yet", zh: "还没有图片" },
   drawing: { en: "The picture so far", zh: "正在绘制的图片" },
 
   firstSize: { en: "The first picture downloads {size}.", zh: "第一次绘制需下载 {size}。" },
@@ -88,7 +88,7 @@ export const number = (language, value, digits = 0) =>
   value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 /** Bytes, as a person reads them. @param {Language} language @param {number} bytes */
-export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)} MB`;
+export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)}\u00a0MB`;
 
 /** @type {[Function, Key][]} */
 const EXPLANATIONS = [

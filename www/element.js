@@ -30,8 +30,13 @@ const beside = (name) => here.replace(/[^/]*$/, name);
 const DEFAULT_MODEL = "models/default/";
 /** Steps between two previews: decoding one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
+/** After so many milliseconds without a step the drawing waits for what is being loaded. */
+const STALL = 1000;
 /** @type {ControlKind[]} */
 const KINDS = ["outline", "variation"];
+
+/** Elements in the page. @type {Set<PanguDrawElement>} */
+const present = new Set();
 
 /** @typedef {{ file: File, picture: Picture, prompt: string, url: string }} Shown */
 
@@ -50,19 +55,22 @@ export class PanguDrawElement extends Base {
   #shared;
   /** @type {Info | undefined} */
   #info;
-  /** Drawings and loads that have not ended. */
+  /** Drawings and loads that have not ended, and how many of them are drawings. */
   #active = 0;
+  #drawings = 0;
   /** The load that runs. @type {{ done: Promise<void>, controller: AbortController } | undefined} */
   #loading;
   /** What is shown, and goes into the form. @type {Shown | undefined} */
   #shown;
   /** Whether the prompt is the visitor's, or was set as a property: then the attribute says no more than what a reset goes to. */
   #dirty = false;
-  /** Whether steps arrive: what is loaded meanwhile is not shown. */
-  #stepping = false;
+  /** When the last step was heard of: what is loaded meanwhile is shown only where steps wait for it. */
+  #stepped = -Infinity;
+  /** When the running drawing got its turn. */
+  #began = 0;
   /** Part of the drawing that is done. */
   #reached = 0;
-  /** Bytes that a drawing would fetch, and whether somebody has stored some of them is known. */
+  /** Bytes that a drawing would fetch; `sure` if what the browser has stored is taken off. */
   #size = { bytes: 0, sure: false };
   /** @type {Slot[]} */
   #slots = [];
@@ -85,7 +93,7 @@ export class PanguDrawElement extends Base {
   #status = node("p", { part: "status" });
   #said = node("p", { className: "said", role: "status" });
   #errorText = node("p");
-  #errorCode = node("code");
+  #errorCode = node("code", { lang: "en" });
   #retry = node("button", { type: "button", className: "quiet", part: "retry" });
   #useCpu = node("button", { type: "button", className: "quiet", part: "use-cpu" });
   #error = node(
@@ -111,7 +119,8 @@ export class PanguDrawElement extends Base {
       node("div", { className: "ask" }, this.#promptLabel, this.#prompt),
       this.#pictures,
       this.#draw,
-      node("div", { className: "state" }, this.#note, this.#progress, this.#status, this.#said),
+      node("div", { className: "state" }, this.#note, this.#progress, this.#status),
+      this.#said,
       this.#error,
     );
     // Focusable by a click: else a click on the picture would focus the prompt, since the host delegates its focus.
@@ -120,15 +129,16 @@ export class PanguDrawElement extends Base {
     root.adoptedStyleSheets = [sheet()];
     root.append(node("div", { className: "card", part: "card" }, form, figure));
     this.#draw.setAttribute("aria-describedby", "note");
+    this.#internals.role = "group";
 
     this.#prompt.oninput = () => (this.#dirty = true);
     this.#prompt.onkeydown = (event) => {
       // While an input method composes, Enter takes its candidate.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
-      if (this.#active === 0 || this.queuePolicy === "replace") this.#press(() => this.draw());
+      if (this.#drawings === 0 || this.queuePolicy === "replace") this.#press(() => this.draw());
     };
-    this.#draw.onclick = () => (this.#active > 0 ? this.cancel() : this.#press(() => this.draw()));
+    this.#draw.onclick = () => (this.#drawings > 0 ? this.cancel() : this.#press(() => this.draw()));
     this.#retry.onclick = () => this.#press(this.#again);
     this.#useCpu.onclick = () => {
       this.device = "cpu";
@@ -152,6 +162,7 @@ export class PanguDrawElement extends Base {
       delete this[name];
       this[name] = value;
     }
+    present.add(this);
     this.#tongue ??= new MutationObserver(() => this.#speak());
     this.#tongue.observe(document, { attributes: true, attributeFilter: ["lang"], subtree: true });
     this.#sight ??= new IntersectionObserver((seen) => {
@@ -163,10 +174,11 @@ export class PanguDrawElement extends Base {
     this.#validate();
     this.#refresh();
     this.#speak();
-    if (this.preload) this.load().catch(() => {});
+    if (this.preload && !this.#shared) this.load().catch(() => {});
   }
 
   disconnectedCallback() {
+    present.delete(this);
     this.#tongue?.disconnect();
     this.#sight?.disconnect();
     // Whoever moves an element takes it out and puts it in again at once.
@@ -188,7 +200,8 @@ export class PanguDrawElement extends Base {
     }
     if (name === "controls") this.#offer();
     if (name === "width" || name === "height") this.#shape();
-    if (!this.isConnected) return;
+    // What an element is parsed with is looked at when it is in the page.
+    if (!present.has(this)) return;
     if (name === "lang") this.#speak();
     if (name === "required") this.#validate();
     if (name === "model" || name === "device") this.#tellSize();
@@ -395,26 +408,27 @@ export class PanguDrawElement extends Base {
    * @returns {Promise<Picture>}
    */
   async draw(options = {}) {
+    this.#drawings += 1;
     this.#begin();
     const prompt = (options.prompt ?? this.prompt).trim();
-    const started = performance.now();
     try {
       const shared = this.#engine();
       const wanted = { ...this.#wanted(), ...options, prompt };
       check(wanted);
       if (this.#active === 1) this.#say("waiting");
-      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn(wanted));
+      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn());
       const file = new File([picture.png], fileName(prompt, picture.seed), { type: "image/png" });
       this.#settle({ file, picture, prompt, url: URL.createObjectURL(picture.png) });
-      const seconds = (performance.now() - started) / 1000;
+      const seconds = (performance.now() - this.#began) / 1000;
       this.#say("drawn", () => ({ seconds: number(this.#language, seconds, 1) }));
       this.#announce("drawn", { seconds: number(this.#language, seconds, 1) });
-      this.#size = { bytes: 0, sure: true };
+      this.#spread();
       this.#tell("image", { file, picture, prompt, seed: picture.seed });
       return picture;
     } catch (error) {
       throw this.#fail(error, { task: "draw", prompt }, () => this.draw(options));
     } finally {
+      this.#drawings -= 1;
       this.#end();
     }
   }
@@ -423,8 +437,10 @@ export class PanguDrawElement extends Base {
   load() {
     if (this.#loading) return this.#loading.done;
     const controller = new AbortController();
-    const done = this.#load(controller.signal).finally(() => (this.#loading = undefined));
-    this.#loading = { done, controller };
+    const done = this.#load(controller.signal).finally(() => {
+      if (this.#loading === loading) this.#loading = undefined;
+    });
+    const loading = (this.#loading = { done, controller });
     return done;
   }
 
@@ -438,12 +454,13 @@ export class PanguDrawElement extends Base {
       await shared.load({
         signal,
         onProgress: (progress) => {
+          if (shared !== this.#shared) return;
           this.#tell("load-progress", progress);
           show(progress);
         },
       });
       this.#know((await shared.open()).info());
-      this.#size = { bytes: 0, sure: true };
+      this.#spread();
       if (this.#active === 1) this.#say("ready");
       this.#announce("ready");
     } catch (error) {
@@ -456,6 +473,7 @@ export class PanguDrawElement extends Base {
   /** Ends what this element draws, waits for, or loads. */
   cancel() {
     this.#loading?.controller.abort();
+    this.#loading = undefined;
     this.#shared?.cancel(this);
   }
 
@@ -508,17 +526,15 @@ export class PanguDrawElement extends Base {
     };
   }
 
-  /** It is this element's turn. @param {{ width?: number, height?: number }} size */
-  async #turn(size) {
-    this.#stepping = false;
+  /** It is this element's turn. */
+  #turn() {
+    this.#began = performance.now();
+    this.#stepped = -Infinity;
     this.#reached = 0;
     this.#excuse();
+    this.#rest();
     this.#say("starting");
-    const shared = this.#engine();
-    const info = await shared.open().then((generator) => generator.info(), () => undefined);
-    if (!info || shared !== this.#shared) return;
-    this.#know(info);
-    if (!this.#shown) this.#shape(size);
+    this.#shared?.open().then((generator) => this.#know(generator.info()), () => {});
   }
 
   /** @param {Info} info */
@@ -529,17 +545,19 @@ export class PanguDrawElement extends Base {
     this.#speakNote();
   }
 
+  /** Something was fetched: what the others would fetch is less. */
+  #spread() {
+    for (const element of present) element.#tellSize();
+  }
+
   /** Tells the visitor how much a drawing would fetch. */
   async #tellSize() {
     try {
-      const shared = this.#shared;
-      if (shared?.isOpen) {
-        const { fetchBytes } = await shared.plan(this.#wanted());
-        this.#know((await shared.open()).info());
-        this.#size = { bytes: fetchBytes, sure: true };
-      } else {
-        this.#size = { bytes: await sizeOf(address(this.model)), sure: false };
-      }
+      const model = address(this.model);
+      const generator = await Shared.opened(model, this.device);
+      if (generator) this.#know(generator.info());
+      const bytes = generator ? (await generator.plan(this.#wanted())).fetchBytes : await sizeOf(model);
+      this.#size = { bytes, sure: Boolean(generator) };
     } catch {
       // What fails here fails again, and is told, when somebody wants a picture.
       this.#size = { bytes: 0, sure: false };
@@ -556,31 +574,36 @@ export class PanguDrawElement extends Base {
 
   #end() {
     this.#active -= 1;
-    this.#stepping = false;
-    if (this.#active === 0) {
-      this.#progress.hidden = true;
-      this.#canvas.hidden = true;
-      this.#settle(this.#shown);
-    }
+    if (this.#active === 0) this.#progress.hidden = true;
+    if (this.#drawings === 0) this.#rest();
     this.#refresh();
+    // Nobody will take it out of a page that it is not in.
+    if (this.#active === 0 && !this.isConnected) this.#leave();
   }
 
-  /** Shows a picture, or none, and hands it to the form. @param {Shown | undefined} shown */
+  /** Hands a picture, or none, to the eye and to the form. @param {Shown | undefined} shown */
   #settle(shown) {
-    if (this.#shown && this.#shown !== shown) URL.revokeObjectURL(this.#shown.url);
+    if (this.#shown) URL.revokeObjectURL(this.#shown.url);
     this.#shown = shown;
     this.#internals.setFormValue(shown?.file ?? null);
     this.#validate();
-    this.#mark.toggleAttribute("hidden", Boolean(shown));
+    if (shown) {
+      this.#image.src = this.#download.href = shown.url;
+      this.#image.alt = shown.prompt;
+      this.#download.download = shown.file.name;
+      this.#speakCaption();
+    }
+    this.#rest();
+  }
+
+  /** Shows what there is when nothing is being drawn. */
+  #rest() {
+    const shown = Boolean(this.#shown);
     this.#image.hidden = this.#caption.hidden = !shown;
+    this.#mark.toggleAttribute("hidden", shown);
     // A picture may be transparent: what was painted before must not show through.
     this.#canvas.hidden = true;
     this.#shape();
-    if (!shown) return this.#image.removeAttribute("src");
-    this.#image.src = this.#download.href = shown.url;
-    this.#image.alt = shown.prompt;
-    this.#download.download = shown.file.name;
-    this.#speakCaption();
   }
 
   /** Gives the plate the shape of the picture on it, or to come. @param {{ width?: number, height?: number }} [size] */
@@ -593,6 +616,7 @@ export class PanguDrawElement extends Base {
   /** @param {import("./types.js").Pixels} pixels */
   #preview(pixels) {
     paint(this.#canvas, pixels);
+    this.#shape(pixels);
     this.#canvas.hidden = false;
     this.#image.hidden = true;
     this.#mark.toggleAttribute("hidden", true);
@@ -600,8 +624,8 @@ export class PanguDrawElement extends Base {
 
   /** @param {LoadProgress} progress */
   #showLoad({ stage, loaded, total, bytesPerSecond, secondsLeft }) {
-    if (this.#active === 0 || this.#stepping) return;
-    this.#bar(total > 0 ? loaded / total : 0);
+    if (this.#active === 0 || performance.now() - this.#stepped < STALL) return;
+    this.#progress.value = total > 0 ? loaded / total : 0;
     if (stage === "build") return this.#say("building");
     const size = (/** @type {number} */ bytes) => megabytes(this.#language, bytes);
     if (this.#progress.hidden) this.#announce("sayFetching", { total: size(total) });
@@ -617,20 +641,17 @@ export class PanguDrawElement extends Base {
   /** @param {StepProgress} progress */
   #showStep({ stage, step, steps, within }) {
     if (this.#active === 0) return;
-    if (!this.#stepping) this.#announce("sayDrawing");
-    this.#stepping = true;
+    if (stage !== "text") {
+      if (this.#stepped === -Infinity) this.#announce("sayDrawing");
+      this.#stepped = performance.now();
+    }
     // A step may take several evaluations: what was shown as done stays done.
     this.#reached = Math.max(this.#reached, stage === "decode" ? 1 : Math.min(1, (step + within) / steps));
-    this.#bar(this.#reached);
+    this.#progress.value = this.#reached;
     this.#progress.hidden = false;
     if (stage === "text") this.#say("reading");
     else if (stage === "decode") this.#say("decoding");
     else this.#say("stepping", () => ({ step: Math.min(step + 1, steps), steps }));
-  }
-
-  /** @param {number} share */
-  #bar(share) {
-    this.#progress.value = share;
   }
 
   /**
@@ -700,7 +721,7 @@ export class PanguDrawElement extends Base {
   }
 
   #refresh() {
-    const busy = this.#active > 0;
+    const busy = this.#drawings > 0;
     this.#draw.textContent = text(this.#language, busy ? "cancel" : "draw");
     this.#draw.classList.toggle("cancels", busy);
     this.#speakNote();
@@ -712,6 +733,7 @@ export class PanguDrawElement extends Base {
     const say = (/** @type {Key} */ key) => text(this.#language, key);
     const root = /** @type {HTMLElement} */ (this.shadowRoot?.firstElementChild);
     root.lang = this.#language === "zh" ? "zh-Hans" : "en";
+    this.#internals.ariaLabel = say("name");
     this.#promptLabel.textContent = say("prompt");
     this.#prompt.placeholder = say("promptHint");
     this.#progress.ariaLabel = say("progress");
@@ -760,7 +782,7 @@ export class PanguDrawElement extends Base {
     for (const slot of this.#slots) slot.speak(this.#language);
   }
 
-  /** A picture was chosen or taken away: what would be fetched is not what it was. */
+  /** A picture was chosen or taken away: what would be fetched is not what it was, and only the engine knows. */
   #takeIn() {
     if (this.#slots.some((slot) => slot.controls.length > 0)) this.#engine().open().catch(() => {});
     this.#tellSize();
@@ -790,23 +812,30 @@ function check(options) {
   }
 }
 
+/** What was asked for before, by model. @type {Map<string, Promise<number>>} */
+const sizes = new Map();
+
 /**
  * Bytes that a first drawing fetches: those of the engine and of all files but the one that takes pictures in. Two small
- * requests; {@link Shared.plan} knows better, but needs the engine.
+ * requests; the engine's own plan knows better, but needs the engine.
  *
  * @param {string} model
  */
 async function sizeOf(model) {
-  const [list, engine] = await Promise.all([
+  const asked = sizes.get(model) ?? Promise.all([
     fetch(new URL("model.json", model)),
     // In these very words, which tell a bundler to bring the file along.
     fetch(new URL("./pkg/pangu_draw_bg.wasm", import.meta.url), { method: "HEAD" }),
-  ]);
-  const { components } = await list.json();
-  const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");
-  const bytes = needed.reduce((/** @type {number} */ sum, /** @type {{ bytes: number }} */ part) => sum + part.bytes, 0);
-  const all = bytes + Number(engine.headers.get("content-length"));
-  return Number.isSafeInteger(all) ? all : 0;
+  ]).then(async ([list, engine]) => {
+    const { components } = await list.json();
+    const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");
+    const bytes = needed.reduce((/** @type {number} */ sum, /** @type {{ bytes: number }} */ part) => sum + part.bytes, 0);
+    const all = bytes + Number(engine.headers.get("content-length"));
+    return Number.isSafeInteger(all) ? all : 0;
+  });
+  sizes.set(model, asked);
+  asked.catch(() => sizes.delete(model));
+  return asked;
 }
 
 /** @param {string} prompt @param {number} seed */

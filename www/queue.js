@@ -10,9 +10,10 @@
  * @module
  */
 
-/** @import { DeviceChoice, DrawOptions, LoadOptions, Picture, Plan, QueuePolicy } from "./types.js" */
+/** @import { DeviceChoice, DrawOptions, LoadOptions, Picture, PictureSource, QueuePolicy } from "./types.js" */
 
 import { BusyError, CancelledError, Generator, PanguDrawError } from "./pangu-draw.js";
+import { read } from "./pictures.js";
 
 /** How long an engine outlives its last user, in milliseconds: a page that swaps its contents wants it again at once. */
 const GRACE = 10_000;
@@ -59,6 +60,12 @@ export class Shared {
     return shared;
   }
 
+  /** The engine of a model on a device, if somebody has started it. @param {string} model @param {DeviceChoice} device */
+  static async opened(model, device) {
+    const shared = all.get(`${device} ${model}`);
+    return shared && shared.#opening;
+  }
+
   /** Cancels what `owner` still waits for. The last one to leave lets the engine go, after a while. @param {object} owner */
   leave(owner) {
     this.cancel(owner);
@@ -82,24 +89,15 @@ export class Shared {
     return unless(signal, this.#opening);
   }
 
-  /** Whether the engine runs or is being started. */
-  get isOpen() {
-    return Boolean(this.#opening);
-  }
-
   /** Loads what the first step of a drawing needs; the rest follows. @param {Pick<LoadOptions, "onProgress" | "signal">} options */
   async load(options) {
     try {
-      await (await this.open(options.signal)).loadWeights(options);
+      // Nobody asked the visitor for anything: it is not this page that they came for.
+      await (await this.open(options.signal)).loadWeights({ ...options, persist: false });
     } catch (error) {
       this.#forget(error);
       throw error;
     }
-  }
-
-  /** @param {Omit<DrawOptions, "prompt">} options @returns {Promise<Plan>} */
-  async plan(options) {
-    return (await this.open()).plan(options);
   }
 
   /**
@@ -133,9 +131,10 @@ export class Shared {
 
   /** @param {DrawOptions & { signal: AbortSignal }} options @param {() => void} onTurn */
   async #turn(options, onTurn) {
-    await unless(options.signal, this.#tail);
+    // Pictures are read at once: what becomes of a canvas later does not matter.
+    const [settled] = await unless(options.signal, Promise.all([readAll(options), this.#tail]));
     onTurn();
-    return (await this.open(options.signal)).generate(options);
+    return (await this.open(options.signal)).generate(settled);
   }
 
   /** Cancels all that `owner` draws or wants drawn. @param {object} owner */
@@ -152,6 +151,14 @@ export class Shared {
     this.#opening?.then((generator) => generator.dispose(), () => {});
     this.#opening = undefined;
   }
+}
+
+/** What is asked for, with its pictures as pixels. @template {DrawOptions} Options @param {Options} options @returns {Promise<Options>} */
+async function readAll({ controls = [], init, mask, ...options }) {
+  const readIf = async (/** @type {PictureSource | undefined} */ image) => image && (await read(image));
+  const [start, cover, ...images] = await Promise.all([init, mask, ...controls.map(({ image }) => image)].map(readIf));
+  const steering = controls.map((control, index) => ({ ...control, image: images[index] }));
+  return /** @type {any} */ ({ ...options, init: start, mask: cover, controls: steering });
 }
 
 /** What `promise` comes to, unless `signal` is aborted before. @template T @param {AbortSignal | undefined} signal @param {Promise<T>} promise */

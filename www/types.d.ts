@@ -48,6 +48,8 @@ export interface OpenOptions {
 export interface LoadOptions extends OpenOptions {
   /** Whether to wait for everything, rather than for what the first step needs. */
   all?: boolean;
+  /** Whether to ask the browser, which may ask the user, to keep what is stored when space is short. Yes, unless said otherwise. */
+  persist?: boolean;
   /** Hears also of what arrives after the generator can draw. */
   onProgress?: (progress: LoadProgress) => void;
 }
