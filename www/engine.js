@@ -93,6 +93,7 @@ let importer;
 /** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
 function startForeign() {
   if (!importer) {
+    // Not by `new URL`: bundlers would take it for a file of theirs.
     const source = `import ${JSON.stringify(here.replace(/[^/]*$/, "worker.js"))};`;
     const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
     // Where a page asks for Trusted Types, it is to allow this name.
