@@ -286,7 +286,12 @@ impl<'a> Incoming<'a> {
             let first = counts.pop().unwrap_or_default();
             Form::Packed(Packer::new(dtype, first)?, counts, Vec::new())
         } else {
-            Form::Dense(Vec::with_capacity(place.shape.iter().product()))
+            let (count, mut values) = (place.shape.iter().product(), Vec::new());
+            values.try_reserve_exact(count).map_err(|_| Error::Corrupt {
+                what: "tensor data".into(),
+                why: format!("{count} numbers do not fit into memory"),
+            })?;
+            Form::Dense(values)
         };
         Ok(Self { place, dtype, rest: Vec::new(), form })
     }
@@ -325,8 +330,10 @@ impl<'a> Incoming<'a> {
                 while !bytes.is_empty() {
                     if packer.missing() == 0 {
                         let Some(count) = counts.pop() else { return Err(self.wrong_length()) };
-                        let full = std::mem::replace(packer, Packer::new(self.dtype, count)?);
+                        // One part goes before the next one takes memory.
+                        let full = std::mem::replace(packer, Packer::new(self.dtype, 0)?);
                         parts.push(self.place.words(full));
+                        *packer = Packer::new(self.dtype, count)?;
                     }
                     let (these, rest) = bytes.split_at(bytes.len().min(packer.missing()));
                     packer.push(these);

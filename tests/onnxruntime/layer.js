@@ -65,13 +65,13 @@ const value = (field, name, dims) => bytes(field, text(1, name), bytes(2, bytes(
 const attribute = ([name, n]) => bytes(5, text(1, name), number(3, n), number(20, 2));
 const opset = (domain, version) => bytes(8, text(1, domain), number(2, version));
 
-/** The model: `x`, `[rows, input]`, to `y`, `[rows, output]`. `level`: `accuracy_level`, 4 allows 8-bit arithmetic on the CPU. */
-export function onnx({ rows, input, output, bits, level }) {
+/** The model: `x`, `[rows, input]`, to `y`, `[rows, output]`; as ours it computes in f32. */
+export function onnx({ rows, input, output, bits }) {
   const { codes, scales } = weights({ rows, input, output, bits });
   const packed = bits === 4 ? Uint8Array.from({ length: codes.length / 2 }, (_, i) => codes[2 * i] | (codes[2 * i + 1] << 4)) : codes;
   const floats = Float32Array.from(scales, (scale) => 2 ** ((scale >> 10) - 15) * (1 + (scale & 1023) / 1024));
   const blocks = input / BLOCK;
-  const attributes = { K: input, N: output, bits, block_size: BLOCK, accuracy_level: level };
+  const attributes = { K: input, N: output, bits, block_size: BLOCK };
   const names = ["x", "b", "s"].map((name) => text(1, name));
   const node = bytes(
     1,
