@@ -123,7 +123,7 @@ impl Model {
                 let networks = ["PictureEncoder"];
                 Condition::Picture(residency.part(folder, &picture.component, &networks, load_picture_encoder)?)
             }
-            None => Condition::Text(TextEncoders::new(&config, folder, residency)?),
+            None => Condition::Text(TextEncoders::new(&config.text, folder, residency)?),
         };
         let key = LatentSpace::key(&config.latent, &manifest)?;
         let space = match others.iter().find(|other| other.space.is(&key)) {
