@@ -3,7 +3,7 @@
 use super::picture::trailing_numbers;
 use crate::{
     Error, Result,
-    coop::latent::Falloff,
+    coop::latent::{Exchange, Falloff},
     diffusion::{samplers::Sampler, schedule::ScheduleConfig},
     nets::{
         autoencoder_kl::AutoencoderKlConfig, controlnet::ControlNetConfig, text::clip::ClipTextConfig, unet::UNetConfig,
@@ -237,6 +237,7 @@ impl Pipeline {
                 spacing,
                 style: None,
                 t_low: DEFAULT_T_LOW,
+                exchange: Exchange::default(),
             },
         };
         Ok(Self { config, parts })
@@ -290,7 +291,7 @@ impl Pipeline {
         let at = self.parts.iter().position(|part| part.role == "decoder").unwrap_or(self.parts.len());
         let checkpoint = Rc::new(Checkpoint::open(folder)?);
         self.parts.insert(at, Part::new(folder, "controlnet", class, checkpoint, |name| Some(name.into()))?);
-        self.config.control = Some(ControlConfig { component: "controlnet".into() });
+        self.config.control = Some(ControlConfig { component: "controlnet".into(), guidance_scale: 1.0 });
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    coop::latent::Falloff,
+    coop::latent::{Exchange, Falloff},
     decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
     weights::manifest::plain_name,
@@ -116,6 +116,10 @@ pub struct Companion {
 pub struct ControlConfig {
     /// Role of the component.
     pub component: String,
+    /// Guidance by the outline ([`crate::diffusion::guidance::ControlGuided`]), 1 = off; above 1 the UNet is evaluated without the
+    /// outline, too.
+    #[serde(default = "one")]
+    pub guidance_scale: f64,
 }
 
 /// One text encoder.
@@ -314,6 +318,9 @@ pub struct Defaults {
     /// The timestep `T_low` at which larger pictures pass from a draft to their own size.
     #[serde(default = "t_low")]
     pub t_low: f64,
+    /// What models that draw along hear of the others, unless a request says otherwise.
+    #[serde(default)]
+    pub exchange: Exchange,
 }
 
 /// `T_low` of models for which nothing was measured: a little before the middle, when shapes are laid out.
@@ -321,6 +328,10 @@ pub const DEFAULT_T_LOW: f64 = 600.0;
 
 fn t_low() -> f64 {
     DEFAULT_T_LOW
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl PipelineConfig {
@@ -387,6 +398,9 @@ impl PipelineConfig {
         }
         if config.control.is_some() && !matches!(config.experts, ExpertsConfig::Single { .. }) {
             return Err(corrupt("a ControlNet goes with an undivided network".into()));
+        }
+        if config.control.as_ref().is_some_and(|control| !(0.0..=50.0).contains(&control.guidance_scale)) {
+            return Err(corrupt("control.guidance_scale is outside 0 to 50".into()));
         }
         for Companion { folder, strength, until, .. } in config.companions.values() {
             plain_name("companions", folder)?;

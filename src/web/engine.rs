@@ -120,7 +120,7 @@ impl Engine {
                 "sampler": config.defaults.sampler,
                 "style": config.defaults.style,
                 "tLow": config.defaults.t_low,
-                "exchange": Exchange::default(),
+                "exchange": config.defaults.exchange,
                 "upsampler": Upsampler::default(),
             },
             "image": config.image,
