@@ -3,7 +3,7 @@
 use super::picture::trailing_numbers;
 use crate::{
     Error, Result,
-    coop::latent::{Exchange, Falloff},
+    coop::latent::Falloff,
     diffusion::{samplers::Sampler, schedule::ScheduleConfig},
     nets::{
         autoencoder_kl::AutoencoderKlConfig, controlnet::ControlNetConfig, text::clip::ClipTextConfig, unet::UNetConfig,
@@ -237,7 +237,6 @@ impl Pipeline {
                 spacing,
                 style: None,
                 t_low: DEFAULT_T_LOW,
-                exchange: Exchange::default(),
             },
         };
         Ok(Self { config, parts })

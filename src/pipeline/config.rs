@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    coop::latent::{Exchange, Falloff},
+    coop::latent::Falloff,
     decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
     weights::manifest::plain_name,
@@ -318,9 +318,6 @@ pub struct Defaults {
     /// The timestep `T_low` at which larger pictures pass from a draft to their own size.
     #[serde(default = "t_low")]
     pub t_low: f64,
-    /// What models that draw along hear of the others, unless a request says otherwise.
-    #[serde(default)]
-    pub exchange: Exchange,
 }
 
 /// `T_low` of models for which nothing was measured: a little before the middle, when shapes are laid out.

@@ -303,7 +303,7 @@ impl Request {
         let draft = self.resolve_draft(config, [height, width], init.is_some())?;
         let between = draft.is_some() || controls.iter().any(|control| !config.serves(control.kind));
         let upsampler = self.upsampler.as_deref().map_or(Ok(Upsampler::default()), str::parse)?;
-        let exchange = self.exchange.as_deref().map_or(Ok(config.defaults.exchange), str::parse)?;
+        let exchange = self.exchange.as_deref().map_or(Ok(Exchange::default()), str::parse)?;
         Ok(Settings {
             model: model.into(),
             prompt: self.prompt.clone(),

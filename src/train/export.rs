@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    coop::latent::{Exchange, Falloff},
+    coop::latent::Falloff,
     decoupled::BoundaryRule,
     diffusion::schedule::{Prediction, ScheduleConfig},
     nets::{
@@ -215,9 +215,6 @@ const T_LOW: f64 = 400.0;
 /// Guidance by the outline, as docs/coop.md found best.
 const OUTLINE_GUIDANCE: f64 = 2.0;
 
-/// What companions hear of the default model, as docs/coop.md found best.
-const EXCHANGE: Exchange = Exchange::OneWay;
-
 /// Who draws along with the default model, and how much, as docs/coop.md found best.
 fn companions() -> BTreeMap<ControlKind, Companion> {
     let companion = |folder: &str, strength, until| Companion {
@@ -329,7 +326,6 @@ fn pipeline(
             spacing: "trailing".into(),
             style: styles.first().map(|style| style.id().into()),
             t_low: T_LOW,
-            exchange: EXCHANGE,
         },
     }
 }

@@ -120,7 +120,7 @@ impl Engine {
                 "sampler": config.defaults.sampler,
                 "style": config.defaults.style,
                 "tLow": config.defaults.t_low,
-                "exchange": config.defaults.exchange,
+                "exchange": Exchange::default(),
                 "upsampler": Upsampler::default(),
             },
             "image": config.image,

@@ -521,7 +521,7 @@ impl<'a> Bench<'a> {
         let draft = drafts.max_by(|a, b| a.mean(Score::joint).total_cmp(&b.mean(Score::joint))).map(|row| row.arm);
 
         let companion = &self.home.config().companions[&control];
-        let own = fused(companion.strength, companion.until, companion.falloff, self.home.config().defaults.exchange);
+        let own = fused(companion.strength, companion.until, companion.falloff, Exchange::default());
         let confirming = Scorer::new(self, control, confirmed_on)?;
         let mut confirmed: Vec<Row> = Vec::new();
         for arm in [Arm::Home, Arm::Foreign].into_iter().chain(chosen).chain(draft).chain([own]) {
