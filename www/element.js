@@ -24,9 +24,10 @@ import { mark, node, paint, perFrame } from "./element-dom.js";
 import { sheet } from "./element-style.js";
 
 const here = import.meta.url;
+/** The address of what lies beside this module; bundlers would take `new URL` for a file to bring along. @param {string} name */
+const beside = (name) => here.replace(/[^/]*$/, name);
 /** Beside this module. */
 const DEFAULT_MODEL = "models/default/";
-const ENGINE = "pkg/pangu_draw_bg.wasm";
 /** Steps between two previews: decoding one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** After so many milliseconds without a step the drawing waits for what is being loaded. */
@@ -233,7 +234,7 @@ export class PanguDrawElement extends Base {
 
   /** The folder that holds `model.json`, relative to the page. */
   get model() {
-    return this.getAttribute("model") ?? new URL(DEFAULT_MODEL, here).href;
+    return this.getAttribute("model") ?? beside(DEFAULT_MODEL);
   }
   set model(value) {
     this.#reflect("model", value);
@@ -833,7 +834,8 @@ const sizes = new Map();
 async function sizeOf(model) {
   const asked = sizes.get(model) ?? Promise.all([
     fetch(new URL("model.json", model)),
-    fetch(new URL(ENGINE, here), { method: "HEAD" }),
+    // In these very words, which tell a bundler to bring the file along.
+    fetch(new URL("./pkg/pangu_draw_bg.wasm", import.meta.url), { method: "HEAD" }),
   ]).then(async ([list, engine]) => {
     const { components } = await list.json();
     const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");

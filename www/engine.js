@@ -43,8 +43,8 @@ export class DisposedError extends PanguDrawError {}
 /** Something else is being drawn, and the caller would not wait: `busy`. */
 export class BusyError extends PanguDrawError {}
 
-/** @type {Record<string, typeof PanguDrawError>} */
-const CLASSES = {
+/** The class of every code. @type {Record<string, typeof PanguDrawError>} */
+export const CLASSES = {
   "tensor-missing": ModelError,
   "tensor-unexpected": ModelError,
   "tensor-shape": ModelError,
@@ -93,7 +93,8 @@ let importer;
 /** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
 function startForeign() {
   if (!importer) {
-    const source = `import ${JSON.stringify(new URL("worker.js", here))};`;
+    // Not by `new URL`: bundlers would take it for a file of theirs.
+    const source = `import ${JSON.stringify(here.replace(/[^/]*$/, "worker.js"))};`;
     const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
     // Where a page asks for Trusted Types, it is to allow this name.
     const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("pangu-draw", {
