@@ -15,6 +15,7 @@ import {
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { offer, resize, speak as speakControls, steering } from "./controls.js";
+import { keep as keepPage, speak as speakNews } from "./offline.js";
 import { paintNoise, paintPixels } from "./canvas.js";
 import { element } from "./dom.js";
 
@@ -599,6 +600,7 @@ function speak() {
   for (const list of [ui.albumList, ui.stripList]) list.querySelectorAll("button").forEach(entitle);
   describe();
   speakControls();
+  speakNews();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -646,5 +648,6 @@ async function listKept() {
 
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
-if (/** @type {any} */ (navigator).connection?.saveData) wait().catch(() => (opened = undefined));
-else load().catch(() => {});
+const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
+// Not earlier: what the page itself waits for comes first.
+opening.then(keepPage);

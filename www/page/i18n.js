@@ -131,6 +131,14 @@ const TEXTS = {
     zh: "此浏览器没有可用的 WebGPU，改用 CPU 绘制，会慢一些。",
   },
 
+  news: { en: "News of this page", zh: "页面消息" },
+  update: { en: "A new version of this page is there.", zh: "此页面有新版本。" },
+  updateOthers: {
+    en: "Close this page’s other tabs first, then reload.",
+    zh: "请先关闭此页面的其他标签页，再重新加载。",
+  },
+  reload: { en: "Reload", zh: "重新加载" },
+
   details: { en: "Technical details", zh: "技术细节" },
   errorModel: {
     en: "The model's files are damaged or do not belong together. Reload the page to fetch them again.",
