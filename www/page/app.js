@@ -1,6 +1,6 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "../types.js" */
+/** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 
 import {
@@ -10,12 +10,14 @@ import {
   Generator,
   InvalidError,
   PanguDrawError,
+  ReadError,
   deleteStoredModel,
   storedModels,
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { offer, resize, speak as speakControls, steering } from "./controls.js";
 import { keep as keepPage, speak as speakNews } from "./offline.js";
+import { notice, sayWhetherKept, speak as speakNotices } from "./notices.js";
 import { paintNoise, paintPixels } from "./canvas.js";
 import { element } from "./dom.js";
 
@@ -64,7 +66,6 @@ const ui = {
   fetch: element("fetch", HTMLProgressElement),
   device: element("device", HTMLElement),
   language: element("language", HTMLButtonElement),
-  notice: element("notice", HTMLElement),
   error: element("error", HTMLElement),
   errorText: element("error-text", HTMLElement),
   errorDetails: element("error-details", HTMLElement),
@@ -140,21 +141,52 @@ function load() {
   status("starting");
   refresh();
   const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
-  loading = opened
-    ? opened.then(async (generator) => {
-        await generator.loadWeights(options);
-        return generator;
-      })
-    : Generator.load(modelUrl, options);
+  loading = start(options).catch((error) => {
+    // The model was replaced meanwhile. Once: its list of files is read anew.
+    if (!(error instanceof PanguDrawError && error.code === "changed")) throw error;
+    return start(options);
+  });
   loading.then(onLoaded, (error) => {
     loading = opened = undefined;
     fail(error);
   }).finally(() => {
     stopLoad = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   });
   return loading;
+}
+
+/** Opens the model and loads what its first step needs. @param {LoadOptions} options */
+async function start(options) {
+  const generator = await (opened ?? Generator.open(modelUrl, options));
+  opened = undefined;
+  try {
+    await possible(generator);
+    await generator.loadWeights(options);
+    return generator;
+  } catch (error) {
+    generator.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Fails where a drawing cannot come about, before anything is fetched for it.
+ *
+ * @param {Generator} generator
+ * @param {DrawOptions} [options]
+ */
+async function possible(generator, options) {
+  const { obstacle, fetchBytes } = await generator.plan(options);
+  if (obstacle) throw new DeviceError("device", obstacle);
+  // The engine would go on asking for a while.
+  if (fetchBytes > 0 && !navigator.onLine) throw new ReadError("read", `no network; ${fetchBytes} bytes are missing`);
+}
+
+function endFetch() {
+  ui.fetch.hidden = true;
+  notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -179,8 +211,9 @@ function onLoad({ stage, component, loaded, total, stored, bytesPerSecond, secon
 /** @param {Generator} generator */
 function onLoaded(generator) {
   info = generator.info();
-  ui.steps.value = String(info.defaults.steps);
-  ui.guidance.value = String(info.defaults.guidanceScale);
+  // What somebody has typed meanwhile stays.
+  ui.steps.defaultValue = String(info.defaults.steps);
+  ui.guidance.defaultValue = String(info.defaults.guidanceScale);
   ui.sampler.replaceChildren(...info.samplers.map((name) => new Option(name.replaceAll("_", " "), name)));
   ui.sampler.value = info.defaults.sampler;
   ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
@@ -196,6 +229,7 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
+  sayWhetherKept(generator).catch(fail);
 }
 
 /** The size to be drawn. */
@@ -263,8 +297,7 @@ function describe() {
   ui.device.hidden = false;
   ui.device.title = deviceDetail;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  ui.notice.hidden = !fallback;
-  ui.notice.textContent = text("fallback");
+  notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
@@ -320,8 +353,10 @@ async function busy(work) {
   refresh();
   try {
     const generator = await load();
+    const options = asked();
+    await possible(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    await work(asked(), (options, say = sayStep) => {
+    await work(options, (options, say = sayStep) => {
       clearPlate(options);
       return generator.generate({
         ...options,
@@ -334,11 +369,12 @@ async function busy(work) {
         },
       });
     });
+    await sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
     stopDraw = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   }
 }
@@ -525,10 +561,15 @@ const PARAMETERS = {
   upsampler: "upsampler",
 };
 
+/** What engines and browsers say when there is not enough memory. */
+const OUT_OF_MEMORY = /out of memory|memory allocation|could not allocate|do not fit into/i;
+
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
   if (error.details.parameter === "image") return "errorImage";
+  if (OUT_OF_MEMORY.test(error.message)) return "errorMemory";
+  if (error instanceof ReadError && !navigator.onLine) return "errorOffline";
   /** @type {Record<string, Key>} */
   const keys = {
     ModelError: "errorModel",
@@ -547,6 +588,11 @@ function fail(error) {
   axis(0);
   if (error instanceof CancelledError) return status("stopped");
   status("stopped");
+  if (error instanceof DeviceError) {
+    // A device that has failed is not to be trusted again: the next drawing starts anew.
+    loading?.then((generator) => generator.dispose(), () => {});
+    loading = undefined;
+  }
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {
@@ -601,6 +647,7 @@ function speak() {
   describe();
   speakControls();
   speakNews();
+  speakNotices();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -646,6 +693,9 @@ async function listKept() {
   );
 }
 
+for (const type of ["online", "offline"]) {
+  window.addEventListener(type, () => notice("offline", !navigator.onLine && !ui.fetch.hidden));
+}
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
 const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});

@@ -139,6 +139,19 @@ const TEXTS = {
   },
   reload: { en: "Reload", zh: "重新加载" },
 
+  noStore: {
+    en: "This browser keeps no files for this page, as in a private window: the model is fetched anew at every visit.",
+    zh: "此浏览器不为本页面保存文件（例如无痕窗口），每次访问都要重新下载模型。",
+  },
+  noRoom: {
+    en: "The browser has no room to keep the whole model: what is missing is fetched anew at the next visit. Deleting other models below makes room.",
+    zh: "浏览器没有足够的空间保存整个模型，缺少的部分下次访问时会重新下载。删除下方的其他模型可以腾出空间。",
+  },
+  offline: {
+    en: "There is no network. What has arrived is kept; the download goes on when the network is back.",
+    zh: "网络已断开。已下载的部分会保留，网络恢复后继续下载。",
+  },
+
   details: { en: "Technical details", zh: "技术细节" },
   errorModel: {
     en: "The model's files are damaged or do not belong together. Reload the page to fetch them again.",
@@ -151,6 +164,14 @@ const TEXTS = {
   errorRead: {
     en: "The model could not be fetched. Check the connection and press Draw to try again.",
     zh: "无法下载模型。请检查网络，然后再按“绘制”。",
+  },
+  errorOffline: {
+    en: "There is no network, and not all of the model is in this browser. Press Draw when the network is back.",
+    zh: "没有网络，而且此浏览器中没有完整的模型。网络恢复后请再按“绘制”。",
+  },
+  errorMemory: {
+    en: "There is not enough memory for this. A smaller picture, fewer steering pictures or a smaller model may fit; closing other tabs helps, too.",
+    zh: "内存不足。可以尝试更小的图片、更少的引导图片或更小的模型，关闭其他标签页也有帮助。",
   },
   errorInvalid: { en: "A setting is out of its range: {parameter}.", zh: "有一项设置超出范围：{parameter}。" },
   errorUnsupported: { en: "This model cannot do that.", zh: "此模型不支持这个操作。" },
