@@ -170,5 +170,5 @@ test("a graphics device that is lost: Draw starts anew", { timeout }, () =>
     await draw(page);
     await says(page, ui(page).error, "The graphics device failed.", "图形设备出错。");
     await ui(page).draw.click();
-    await ui(page).picture("cat").waitFor();
+    await ui(page).status.getByText("Step 2 of 2").waitFor();
   }));

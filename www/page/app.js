@@ -55,7 +55,6 @@ const ui = {
   sampler: element("sampler", HTMLSelectElement),
   coopFields: element("coop-fields", HTMLElement),
   exchange: element("exchange", HTMLSelectElement),
-  until: element("until", HTMLInputElement),
   bridgeFields: element("bridge-fields", HTMLElement),
   tLow: element("t-low", HTMLInputElement),
   upsampler: element("upsampler", HTMLSelectElement),
@@ -117,7 +116,10 @@ let sayError = () => {};
 
 /** @param {Key} key @param {() => Record<string, string | number>} [values] */
 function status(key, values = () => ({})) {
-  sayStatus = () => (ui.status.textContent = text(key, values()));
+  sayStatus = () => {
+    const words = text(key, values());
+    ui.status.textContent = stopDraw && stopLoad ? `${words} ${text("queued")}` : words;
+  };
   sayStatus();
 }
 
@@ -220,6 +222,7 @@ function onLoaded(generator) {
   ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
   const { width, height, max } = info.image;
   const sizes = SIZES.map(([across, down]) => [across * width, down * height]).filter((size) => Math.max(...size) <= max);
+  ui.size.disabled = false;
   ui.size.replaceChildren(...sizes.map((size) => new Option(size.join(" × "), size.join(" "))));
   ui.sizeField.hidden = sizes.length < 2;
   ui.coopFields.hidden = info.controls.length === 0;
@@ -285,12 +288,13 @@ function describe() {
   if (shown) caption(shown);
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
-  const chosen = ui.style.options.length > 0 ? ui.style.value : (defaults.style ?? "");
+  const chosen = ui.style.disabled ? (defaults.style ?? "") : ui.style.value;
   ui.styleField.hidden = styles.length === 0;
   const options = styles.map(({ id, name }) => new Option(name[current()], id));
   if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
+  ui.style.disabled = false;
   ui.backgroundField.hidden = !info.transparency;
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
@@ -317,9 +321,10 @@ function readable() {
     ui.prompt.focus();
     return false;
   }
-  const faulty = [ui.seed, ui.steps, ui.guidance, ui.until, ui.tLow].find((field) => !field.checkValidity());
+  const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
 }
@@ -338,7 +343,7 @@ const asked = () => ({
   tLow: numeric(ui.tLow),
   upsampler: ui.upsampler.value || undefined,
   ...chosenSize(),
-  ...steering(numeric(ui.until)),
+  ...steering(),
 });
 
 /**
@@ -350,6 +355,7 @@ async function busy(work) {
   if (stopDraw || !readable()) return;
   ui.error.hidden = true;
   const { signal } = (stopDraw = new AbortController());
+  sayStatus();
   refresh();
   try {
     const generator = await load();
@@ -556,6 +562,7 @@ const PARAMETERS = {
   mask: "changeMask",
   exchange: "exchange",
   until: "until",
+  draft: "drawsDraft",
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
