@@ -20,8 +20,8 @@ export const work = mkdtempSync(join(tmpdir(), "pangu-draw-"));
 /** A tiny model of random weights, beside its companion `sketch` that follows outlines. */
 export const model = join(work, "model");
 
-/** Makes the models and serves them with the page; call the answer's `close` at last. */
-export async function start() {
+/** Makes the models and serves them with the page in `www`; call the answer's `close` at last. */
+export async function start(www = join(ROOT, "www")) {
   const golden = (name) => join(ROOT, "tests/goldens", name);
   for (const [name, ...more] of [
     ["model", "--companion", "outline=sketch"],
@@ -29,7 +29,7 @@ export async function start() {
   ]) {
     execFileSync(NATIVE, ["convert", golden("pipeline_sd"), "-o", join(work, name), "--quantize", "f32", ...more]);
   }
-  const server = await serve(join(ROOT, "www"), work);
+  const server = await serve(www, work);
   const { close } = server;
   // The same object: tests set its `fault`.
   return Object.assign(server, {
@@ -47,7 +47,7 @@ export async function withPage({ webgpu = false, args = [], context = {}, expect
     args: ["--no-sandbox", ...(webgpu ? WEBGPU : []), ...args],
   });
   try {
-    const page = await (await browser.newContext({ locale: "en-US", ...context })).newPage();
+    const page = await (await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...context })).newPage();
     page.setDefaultTimeout(PATIENCE);
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
