@@ -88,7 +88,7 @@ export const number = (language, value, digits = 0) =>
   value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 /** Bytes, as a person reads them. @param {Language} language @param {number} bytes */
-export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)} MB`;
+export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)}\u00a0MB`;
 
 /** @type {[Function, Key][]} */
 const EXPLANATIONS = [

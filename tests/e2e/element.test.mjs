@@ -26,8 +26,8 @@ after(() => [library, closed, site].forEach((server) => server?.close()));
 
 const CORS = { "access-control-allow-origin": "*" };
 
-/** The policies of docs/embedding.md: every line of a block `csp` there is one. */
-const [OWN, FOREIGN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
+/** The policies that docs/embedding.md asks for: of a page of another origin, and of one of the package's own. */
+const [FOREIGN, OWN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
   policy.trim().replaceAll(/\s+/g, " "),
 );
 
@@ -127,7 +127,7 @@ describe("in pages of other origins", () => {
       library.requests.length = 0;
       await page.reload();
       const { note, draw, image, status } = parts(element);
-      await note.getByText(/^The first picture downloads [\d.]+ MB\.$/).waitFor();
+      await note.getByText(/^The first picture downloads [\d.]+\sMB\.$/).waitFor();
       assert.deepEqual(weights(library), []);
       assert.equal(page.workers().length, 0);
       assert.equal(await page.evaluate(() => globalThis.crossOriginIsolated), false);
@@ -135,7 +135,7 @@ describe("in pages of other origins", () => {
       const list = JSON.parse(readFileSync(join(model, "model.json"), "utf8"));
       const needed = list.components.filter(({ role }) => role !== "encoder").reduce((sum, { bytes }) => sum + bytes, 0);
       const bytes = needed + statSync(join(ROOT, "www/pkg/pangu_draw_bg.wasm")).size;
-      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB.`);
+      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)}\u00a0MB.`);
       await draw.click();
       await image.waitFor();
       assert.equal(await image.getAttribute("alt"), "red apple");
@@ -146,6 +146,13 @@ describe("in pages of other origins", () => {
       const [download] = await Promise.all([page.waitForEvent("download"), element.getByRole("link", { name: "Download PNG" }).click()]);
       assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
     }));
+
+  test("draws where a page asks for Trusted Types", { timeout: PATIENCE }, () =>
+    onSite(
+      tag(),
+      async (page, element) => assert.equal((await draw(element, { prompt: "cat", seed: 7 })).seed, 7),
+      { policy: `${FOREIGN}; require-trusted-types-for 'script'; trusted-types pangu-draw` },
+    ));
 
   test("the plan of a drawing agrees with the figure that stands there before", { timeout: PATIENCE }, () =>
     onSite(tag(), async (page) => {
