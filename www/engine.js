@@ -40,6 +40,8 @@ export class DeviceError extends PanguDrawError {}
 export class CrashError extends PanguDrawError {}
 /** The generator was disposed: `disposed`. */
 export class DisposedError extends PanguDrawError {}
+/** Something else is being drawn, and the caller would not wait: `busy`. */
+export class BusyError extends PanguDrawError {}
 
 /** @type {Record<string, typeof PanguDrawError>} */
 const CLASSES = {
@@ -58,15 +60,37 @@ const CLASSES = {
   device: DeviceError,
   crash: CrashError,
   disposed: DisposedError,
+  busy: BusyError,
 };
 
 /** @param {ErrorMessage} error */
 const revive = ({ code, message, details }) => new (CLASSES[code] ?? PanguDrawError)(code, message, details);
 const cancelled = () => revive({ code: "cancelled", message: "cancelled", details: {} });
 
+/** Why a worker may not start that gives no reason. */
+const UNSTARTED =
+  "the worker could not be started. Are worker.js and what it imports served (from another origin: with" +
+  " Access-Control-Allow-Origin), and does the page's Content-Security-Policy allow them (docs/embedding.md)?";
+
+/** This module's address; where a bundler wrote it, perhaps none that anything can be fetched from. */
+const here = import.meta.url;
+/** Whether the page is of another origin. */
+const foreign = () => /^https?:/.test(here) && new URL(here).origin !== globalThis.origin;
+
+/** The address of what {@link startForeign} starts. @type {string | undefined} */
+let importer;
+
+/** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
+function startForeign() {
+  const source = `import ${JSON.stringify(new URL("worker.js", here))};`;
+  importer ??= URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  return new Worker(importer, { type: "module" });
+}
+
 /** A worker and the calls that wait for its answers. */
 export class Engine {
-  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  // Bundlers know the second form by its very words.
+  #worker = foreign() ? startForeign() : new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void, onEvent?: (event: any) => void }>} */
   #calls = new Map();
   #lastId = 0;
@@ -77,7 +101,7 @@ export class Engine {
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.end(new CrashError("crash", event.message || "the worker could not be started"));
+      this.end(new CrashError("crash", event.message || UNSTARTED));
     };
   }
 

@@ -24,7 +24,12 @@ const started = init().then(({ memory }) => {
   start(crash);
   return memory;
 });
-started.catch(crash);
+started.catch((error) =>
+  crash(
+    `the WebAssembly module could not be started: ${error}. Is it served (to another origin: with Access-Control-Allow-Origin),` +
+      " and does the page's Content-Security-Policy allow it ('wasm-unsafe-eval', connect-src)?",
+  ),
+);
 
 /** What the browser calls the GPU; its full name is kept from web pages. */
 async function adapterName() {

@@ -2,13 +2,15 @@
 
 /** @import { ControlKind, ControlOptions, Info, PictureSource, Pixels } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
+/** @import { Recipe } from "./recipe.js" */
 /** @import { Stroke } from "./pad.js" */
 
 import { available, shot } from "./camera.js";
 import { element, within } from "./dom.js";
-import { drawing, mask, sketch, tint } from "./pad.js";
+import { drawing, mask, painted, sketch, tint } from "./pad.js";
 import { number, text, translate } from "./i18n.js";
-import { paintPixels } from "./canvas.js";
+import { MOST_SIDE } from "./png.js";
+import { fitted, paintPixels } from "./canvas.js";
 import { drawn } from "./svg.js";
 import { read } from "../pictures.js";
 
@@ -113,7 +115,8 @@ const standard = ({ kind, masked }) =>
  */
 const add = (kind, image, strokes, before = ui.beside.checked ? undefined : used.findLast((other) => other.kind === kind)) =>
   attempt(async () => {
-    const pixels = await read(await drawn(image));
+    // No larger than the drawing's own file keeps it, so that what is drawn can be drawn again.
+    const pixels = await fitted(await read(await drawn(image)), MOST_SIDE);
     // It may have been removed meanwhile.
     const place = before ? used.indexOf(before) : -1;
     /** @type {Steering} */
@@ -175,6 +178,9 @@ function weigh(steering) {
   const strength = steering.strength ?? standard(steering);
   within(steering.card, ".strength input", HTMLInputElement).value = String(strength);
   within(steering.card, "output", HTMLOutputElement).textContent = number(strength, 2);
+  const { until, falloff } = steering;
+  if (until !== undefined) within(steering.card, ".until", HTMLInputElement).value = String(until);
+  if (falloff) within(steering.card, ".falloff", HTMLSelectElement).value = falloff;
 }
 
 /** Shows a picture, and what the model will see of it. @param {Steering} steering */
@@ -232,6 +238,15 @@ function refresh() {
   ui.compare.hidden = !used.some(({ kind }) => kind !== "init");
 }
 
+/** Whether a file was something else than a picture to steer with. @type {(file: File) => Promise<boolean>} */
+let otherwise = async () => false;
+
+/** Takes a file that was dropped or pasted. @param {File} file */
+async function receive(file) {
+  if (document.querySelector("dialog[open]") || (await otherwise(file)) || ui.panel.hidden) return;
+  await add(chosen(), file);
+}
+
 /** The first picture among files. @param {FileList | undefined} files */
 const pictureOf = (files) => [...(files ?? [])].find((file) => file.type.startsWith("image/")) ?? files?.[0];
 
@@ -255,9 +270,9 @@ document.addEventListener("paste", (event) => {
   const file = pictureOf(data?.files);
   // Office programs put a picture of a text beside it.
   const writing = target instanceof HTMLElement && target.matches("input, textarea") && data?.types.includes("text/plain");
-  if (!file || writing || ui.panel.hidden || document.querySelector("dialog[open]")) return;
+  if (!file || writing || document.querySelector("dialog[open]")) return;
   event.preventDefault();
-  add(chosen(), file);
+  receive(file);
 });
 for (const type of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
   // Anywhere on the page: a file that misses the panel would take the page's place.
@@ -267,8 +282,41 @@ for (const type of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
     ui.panel.classList.toggle("target", type === "dragover");
     if (type === "dragover") ui.panel.open = true;
     const file = type === "drop" ? pictureOf(event.dataTransfer.files) : undefined;
-    if (file && !ui.panel.hidden) add(chosen(), file);
+    if (file) receive(file);
   });
+}
+
+/** Files that are dropped or pasted go to `first`, which answers whether it took one. @param {typeof otherwise} first */
+export const intercept = (first) => (otherwise = first);
+
+/** What the panel offers to do with a picture. */
+const kinds = () => KINDS.filter((kind) => (kind === "init" ? info?.encodes : info?.controls.some((own) => own.kind === kind)));
+
+/** Whether the model can be steered with pictures. */
+export const offered = () => kinds().length > 0;
+
+/** What a picture would be used as now, in words. */
+export const named = () => text(chosen());
+
+/**
+ * Takes the pictures of a recipe in, instead of those that are in use. Answers the names of what the model cannot do.
+ *
+ * @param {Recipe} recipe
+ */
+export async function restore({ controls = [], init, mask, strength, draft: drafting }) {
+  /** @type {Omit<Steering, "card">[]} */
+  const wanted = controls.map(({ image, ...control }) => ({ ...control, pixels: image, masked: [] }));
+  if (init) wanted.push({ kind: "init", pixels: init, masked: mask ? painted(mask) : [], strength });
+  used = kinds().flatMap((kind) => wanted.filter((each) => each.kind === kind).map((each) => ({ ...each, card: build(kind) })));
+  draft = drafting;
+  ui.cards.replaceChildren(...used.map(({ card }) => card));
+  if (used.length > 0) ui.panel.open = true;
+  refresh();
+  await attempt(() => Promise.all(used.map(show)), "errorImage");
+  return [
+    ...wanted.filter((each) => !used.some(({ kind }) => kind === each.kind)).map(({ kind }) => (kind === "init" ? kind : "controls")),
+    ...(drafting === draft ? [] : ["draft"]),
+  ];
 }
 
 /**
@@ -280,7 +328,7 @@ for (const type of /** @type {const} */ (["dragover", "dragleave", "drop"])) {
 export function offer(loaded, look) {
   [info, view] = [loaded, look];
   sight.resolve(look);
-  const offered = KINDS.filter((kind) => (kind === "init" ? loaded.encodes : loaded.controls.some((own) => own.kind === kind)));
+  const offered = kinds();
   for (const radio of ui.choices.querySelectorAll("input")) {
     within(ui.choices, `label:has([value="${radio.value}"])`, HTMLElement).hidden = !offered.some((kind) => kind === radio.value);
   }
@@ -303,10 +351,10 @@ export function speak() {
   sayAlarm();
 }
 
-/** What the pictures add to a request. */
-export function steering() {
+/** What the pictures add to a request. @param {number} [usual] the share of the schedule through which they act, but for those with one of their own */
+export function steering(usual) {
   /** @type {ControlOptions[]} */
-  const controls = used.flatMap(({ kind, pixels: image, strength, until, falloff }) =>
+  const controls = used.flatMap(({ kind, pixels: image, strength, until = usual, falloff }) =>
     kind === "init" ? [] : [{ kind, image, strength, until, falloff }],
   );
   const init = used.find(({ kind }) => kind === "init");

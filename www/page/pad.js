@@ -15,7 +15,12 @@ const STRIDE = [16, 4];
 /** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** One stroke: the line's width and its points, in the pad's pixels. @typedef {{ width: number, erase: boolean, points: [number, number][] }} Stroke */
+/**
+ * One stroke: the line's width and its points, in the pad's pixels; or, of a mask that came as a picture, all that was painted: how
+ * light that picture is, as opacity.
+ *
+ * @typedef {{ width: number, erase: boolean, points: [number, number][], stamp?: OffscreenCanvas }} Stroke
+ */
 /** @typedef {{ width: number, height: number }} Size */
 
 const ui = {
@@ -54,8 +59,17 @@ function padSize({ width, height }) {
 }
 
 /** @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context @param {Stroke} stroke @param {string} colour */
-function paint(context, { width, erase, points }, colour) {
+function paint(context, { width, erase, points, stamp }, colour) {
   context.globalCompositeOperation = erase ? "destination-out" : "source-over";
+  if (stamp) {
+    const ink = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(stamp.width, stamp.height).getContext("2d"));
+    ink.drawImage(stamp, 0, 0);
+    ink.globalCompositeOperation = "source-in";
+    ink.fillStyle = colour;
+    ink.fillRect(0, 0, stamp.width, stamp.height);
+    context.drawImage(ink.canvas, 0, 0, context.canvas.width, context.canvas.height);
+    return;
+  }
   context.strokeStyle = context.fillStyle = colour;
   context.lineWidth = width;
   context.lineCap = context.lineJoin = "round";
@@ -80,8 +94,21 @@ function picture(strokes, size, { ink, paper }) {
 
 /** A drawing in black on white. @param {Stroke[]} strokes @param {Size} size */
 export const drawing = (strokes, size) => picture(strokes, size, { ink: "#000", paper: "#fff" });
-/** A mask: white where something was painted, else black. @param {Stroke[]} strokes @param {Size} size */
-export const mask = (strokes, size) => picture(strokes, size, { ink: "#fff", paper: "#000" });
+/** A mask: white where something was painted, else black. @param {Stroke[]} strokes @param {Size} size @returns {Pixels} */
+export function mask(strokes, size) {
+  const canvas = picture(strokes, size, { ink: "#fff", paper: "#000" });
+  const { width, height } = canvas;
+  return { width, height, rgba: /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d")).getImageData(0, 0, width, height).data };
+}
+
+/** A mask as what was painted. @param {Pixels} pixels white where something was painted, else black @returns {Stroke[]} */
+export function painted({ width, height, rgba }) {
+  const stamp = new OffscreenCanvas(width, height);
+  const white = new Uint8ClampedArray(rgba.length).fill(255);
+  for (let at = 3; at < rgba.length; at += 4) white[at] = rgba[at - 3];
+  stamp.getContext("2d")?.putImageData(new ImageData(white, width, height), 0, 0);
+  return [{ width: 0, erase: false, points: [], stamp }];
+}
 
 /** Paints a mask over a canvas that shows the picture it is for. @param {HTMLCanvasElement} canvas @param {Stroke[]} strokes @param {Size} size */
 export function tint(canvas, strokes, size) {

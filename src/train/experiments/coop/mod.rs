@@ -568,7 +568,7 @@ impl<'a> Bench<'a> {
     /// Peak resident memory of the command drawing one picture in each way, as Linux counts it (`VmHWM`).
     fn memory(&self, costs: &mut [Cost], command: &Path, model: &str, pair: &Pair, control: ControlKind) -> Result<()> {
         let given = self.options.out.join("given.png");
-        write_atomically(&given, &pair.given(self.dataset)?.to_png("given")?)?;
+        write_atomically(&given, &pair.given(self.dataset)?.to_png(&[])?)?;
         let with = |exchange: &str| {
             let control = format!("{control}={}:0.5", given.display());
             let arguments = ["--control", &control, "--coop-until", "1", "--exchange", exchange];
