@@ -169,7 +169,7 @@ describe("a recipe", () => {
   });
 
   test("travels in a link, and comes back as it was", () => {
-    const recipe = { ...SETTINGS, prompt: "红苹果 🍎 & \"100%\" + #7\nsecond line", exchange: "one_way" };
+    const recipe = { ...SETTINGS, prompt: "红苹果 🍎 & \"100%\" + #7\nsecond line", until: 0.25, exchange: "one_way" };
     const link = toLink({ ...recipe, controls: [{ kind: "outline", image: noise(1, 1) }], init: noise(1, 1), strength: 0.5 });
     assert.match(link, /^[\w=&%.*+-]+$/);
     assert.deepEqual(fromLink(`#${link}`), { recipe, left: [], from: "link" });

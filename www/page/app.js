@@ -18,13 +18,13 @@ import {
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { intercept, offer, offered, resize, speak as speakControls, steering } from "./controls.js";
-import { keep as keepPage, speak as speakNews } from "./offline.js";
-import { notice, sayWhetherKept, speak as speakNotices } from "./notices.js";
 import { paintNoise, paintPixels } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
 import * as gallery from "./gallery.js";
+import * as notices from "./notices.js";
+import * as offline from "./offline.js";
 import * as restore from "./restore.js";
 import * as strip from "./strip.js";
 
@@ -62,6 +62,7 @@ const ui = {
   sampler: element("sampler", HTMLSelectElement),
   coopFields: element("coop-fields", HTMLElement),
   exchange: element("exchange", HTMLSelectElement),
+  until: element("until", HTMLInputElement),
   bridgeFields: element("bridge-fields", HTMLElement),
   tLow: element("t-low", HTMLInputElement),
   upsampler: element("upsampler", HTMLSelectElement),
@@ -192,7 +193,7 @@ async function possible(generator, options) {
 
 function endFetch() {
   ui.fetch.hidden = true;
-  notice("offline", false);
+  notices.notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -236,8 +237,8 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
+  notices.sayWhetherKept(generator).catch(fail);
   if (awaited) take(awaited);
-  sayWhetherKept(generator).catch(fail);
 }
 
 /** The size to be drawn. */
@@ -305,7 +306,7 @@ function describe() {
   ui.device.hidden = false;
   ui.device.title = deviceDetail;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  notice("fallback", fallback);
+  notices.notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
@@ -347,7 +348,7 @@ const asked = () => ({
   tLow: numeric(ui.tLow),
   upsampler: ui.upsampler.value || undefined,
   ...chosenSize(),
-  ...steering(),
+  ...steering(numeric(ui.until)),
 });
 
 /**
@@ -381,7 +382,7 @@ async function busy(work) {
       });
       return finish(options, picture);
     });
-    await sayWhetherKept(generator);
+    await notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
@@ -683,9 +684,7 @@ function speak() {
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
   describe();
   speakControls();
-  for (const part of [actions, gallery, restore, strip]) part.speak();
-  speakNews();
-  speakNotices();
+  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -738,10 +737,10 @@ async function listKept() {
 }
 
 for (const type of ["online", "offline"]) {
-  window.addEventListener(type, () => notice("offline", !navigator.onLine && !ui.fetch.hidden));
+  window.addEventListener(type, () => notices.notice("offline", !navigator.onLine && !ui.fetch.hidden));
 }
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
 const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
 // Not earlier: what the page itself waits for comes first.
-opening.then(keepPage);
+opening.then(offline.keep);
