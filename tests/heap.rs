@@ -78,6 +78,7 @@ fn a_load_holds_two_chunks_and_a_tensor() {
         attribution: vec![],
         chunk_bytes: CHUNK,
         components: vec![component.clone()],
+        vocabulary: None,
         pipeline: serde_json::Value::Null,
     };
     let depot = Depot::new(Rc::new(FolderSource(folder.clone())), None);
