@@ -199,7 +199,8 @@ fn card(side: usize, seed: u64) -> Image {
         for (at, pixel) in rgba.chunks_exact_mut(4).enumerate() {
             let across = ((at % side) as f32 - x) / (width / 2.0).max(1.0);
             let down = ((at / side) as f32 - y) / (height / 2.0).max(1.0);
-            let inside = if index.is_multiple_of(2) { across.hypot(down) < 1.0 } else { across.abs().max(down.abs()) < 1.0 };
+            let inside =
+                if index.is_multiple_of(2) { across.hypot(down) < 1.0 } else { across.abs().max(down.abs()) < 1.0 };
             if inside {
                 pixel.copy_from_slice(&colour);
             }

@@ -15,14 +15,16 @@ import {
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { offer, resize, speak as speakControls, steering } from "./controls.js";
-import { paintNoise, paintPixels } from "./canvas.js";
+import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { element } from "./dom.js";
+import { learn, surpriseButton } from "./suggestions.js";
+import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
 /** Pictures kept below the current one. */
 const ALBUM = 24;
-/** Steps between two previews: decoding one takes about as long as a step. */
+/** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
 const STRENGTHS = [0, 0.25, 0.5, 0.75, 1];
@@ -132,13 +134,22 @@ function perFrame(report) {
   };
 }
 
+/** Listens to what arrives. */
+function heard() {
+  const shown = perFrame(onLoad);
+  return (/** @type {LoadProgress} */ progress) => {
+    technique.hearLoad(progress);
+    shown(progress);
+  };
+}
+
 /** The loaded model; starts the load unless it runs already. */
 function load() {
   if (loading) return loading;
   const controller = (stopLoad = new AbortController());
   status("starting");
   refresh();
-  const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
+  const options = { device, onProgress: heard(), signal: controller.signal };
   loading = opened
     ? opened.then(async (generator) => {
         await generator.loadWeights(options);
@@ -195,6 +206,9 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
+  const { url, vocabulary } = info;
+  const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
+  learn(words).then((known) => known && describe());
 }
 
 /** The size to be drawn. */
@@ -247,6 +261,12 @@ function describe() {
       return item;
     }),
   );
+  const surprising = surpriseButton();
+  if (surprising) {
+    const item = document.createElement("li");
+    item.append(surprising);
+    ui.examples.append(item);
+  }
   if (shown) caption(shown);
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
@@ -322,13 +342,17 @@ async function busy(work) {
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
     await work(asked(), (options, say = sayStep) => {
       clearPlate(options);
+      technique.begin();
       return generator.generate({
         ...options,
-        previewEvery: PREVIEW_EVERY,
+        previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
+        insight: true,
         signal,
-        onLoad: perFrame(onLoad),
+        onLoad: heard(),
         onStep(progress) {
-          if (progress.preview) paintPixels(ui.canvas, progress.preview);
+          const { preview, previewBy } = progress;
+          if (preview) (previewBy === "projection" ? paintSmoothly : paintPixels)(ui.canvas, preview);
+          technique.hearStep(progress);
           showStep({ ...progress, say });
         },
       });
@@ -599,6 +623,7 @@ function speak() {
   for (const list of [ui.albumList, ui.stripList]) list.querySelectorAll("button").forEach(entitle);
   describe();
   speakControls();
+  technique.show();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
