@@ -118,7 +118,7 @@ impl ConvertArgs {
         };
         let path = output.partial.join(manifest::FILE);
         fs::write(&path, manifest.to_json()?).map_err(|error| write_error(&path, error))?;
-        projection::add(&output.partial)?;
+        projection::add(&output.partial, &[])?;
         output.publish()
     }
 

@@ -120,15 +120,16 @@ impl Fit {
 
 /// Cells along a side of the pictures that a projection is fitted to.
 const CELLS: usize = 16;
-/// So many of them have 3,072 cells, for the few numbers of a map.
-const PICTURES: u64 = 12;
+/// So many made-up pictures have 3,072 cells, for the few numbers of a map.
+const CARDS: u64 = 12;
 
-/// Fits a projection for the model in `depot`: its autoencoder's latents of made-up pictures against what it decodes them to.
-/// None if the model has no encoder, or if its decoder is so far from linear that there is no such map.
+/// Fits a projection for the model in `depot`: its autoencoder's latents of `pictures` against what it decodes them to. The more
+/// they are like what it draws the better; if there are none, made-up ones serve. None if the model has no encoder, or if its
+/// decoder is so far from linear that there is no such map.
 ///
 /// # Errors
 /// As [`super::Generator::open`]; whatever the autoencoder fails with.
-pub async fn fit(depot: &Depot, device: &OpenDevice) -> Result<Option<Projection>> {
+pub async fn fit(depot: &Depot, device: &OpenDevice, pictures: &[Image]) -> Result<Option<Projection>> {
     let manifest = Rc::new(depot.manifest().await?);
     let config = PipelineConfig::from_json(&manifest.pipeline)?;
     if config.latent.encoder.is_none() {
@@ -137,8 +138,10 @@ pub async fn fit(depot: &Depot, device: &OpenDevice) -> Result<Option<Projection
     let (pace, residency) = (Pace::free(), Residency::new(device.device.clone(), u64::MAX));
     let space = LatentSpace::new(&config, (depot, &manifest), &residency)?;
     let mut fit = Fit::new(config.latent.channels);
-    for seed in 0..PICTURES {
-        let picture = pixels::from_image(&card(CELLS * config.latent.factor, seed), &device.device);
+    let side = CELLS * config.latent.factor;
+    let cards: Vec<_> = (0..CARDS).map(|seed| card(side, seed)).collect();
+    for picture in if pictures.is_empty() { &cards } else { pictures } {
+        let picture = pixels::fit(picture, [side, side], &device.device);
         let latents = space.encode(picture, &pace).await?;
         let decoded = read(space.decode(latents.clone(), &pace).await?).await?;
         let means = cell_means(&decoded, [CELLS, CELLS], config.latent.factor);
@@ -147,15 +150,16 @@ pub async fn fit(depot: &Depot, device: &OpenDevice) -> Result<Option<Projection
     Ok(fit.solve())
 }
 
-/// Fits a projection for the model in `folder` and writes it into its manifest; answers whether there is one.
+/// Fits a projection for the model in `folder` to `pictures`, if there are any, and writes it into its manifest; answers
+/// whether there is one.
 ///
 /// # Errors
 /// As [`fit`]; [`Error::Write`].
 #[cfg(not(target_arch = "wasm32"))]
-pub fn add(folder: &Path) -> Result<bool> {
+pub fn add(folder: &Path, pictures: &[Image]) -> Result<bool> {
     let depot = Depot::new(Rc::new(FolderSource(folder.into())), None);
     let device = pollster::block_on(device::open(DeviceChoice::Cpu))?;
-    let Some(projection) = pollster::block_on(fit(&depot, &device))? else { return Ok(false) };
+    let Some(projection) = pollster::block_on(fit(&depot, &device, pictures))? else { return Ok(false) };
     let mut manifest = pollster::block_on(depot.manifest())?;
     // By way of a text, in which numbers are as short as they were rounded.
     let text = serde_json::to_string(&projection).expect("plain data");
@@ -179,7 +183,7 @@ pub fn cell_means(pixels: &[f32], [height, width]: [usize; 2], factor: usize) ->
     planes.flat_map(|plane| (0..height * width).map(move |cell| mean(plane, cell))).collect()
 }
 
-/// A made-up picture: ellipses and rectangles in colours of all kinds, on a colour or on nothing.
+/// A made-up picture: ellipses and rectangles in colours of all kinds, many on a colour or a few on nothing.
 fn card(side: usize, seed: u64) -> Image {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // SplitMix64: numbers in [0, 1).
@@ -190,12 +194,13 @@ fn card(side: usize, seed: u64) -> Image {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f32 / (1u64 << 53) as f32
     };
-    let mut colour = |opaque: bool| {
-        let [red, green, blue, alpha] = std::array::from_fn(|_| (next() * 255.0).round() as u8);
-        [red, green, blue, if opaque { 255 } else { alpha / 128 * 255 }]
+    let mut colour = || {
+        let [red, green, blue] = std::array::from_fn(|_| (next() * 255.0).round() as u8);
+        [red, green, blue, 255]
     };
-    let mut rgba = colour(seed.is_multiple_of(2)).repeat(side * side);
-    let shapes: Vec<_> = (0..12).map(|_| colour(true)).collect();
+    let opaque = seed.is_multiple_of(2);
+    let mut rgba = if opaque { colour() } else { [0; 4] }.repeat(side * side);
+    let shapes: Vec<_> = (0..if opaque { 12 } else { 3 }).map(|_| colour()).collect();
     for (index, colour) in shapes.into_iter().enumerate() {
         let [x, y, width, height] = std::array::from_fn(|_| next() * side as f32);
         for (at, pixel) in rgba.chunks_exact_mut(4).enumerate() {

@@ -134,10 +134,16 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
     ];
     let title = Title { en: "Emoji".into(), zh: "表情".into() };
     let bytes = publish(out, "emoji", title, &options.styles, components, &pipeline)?;
-    projection::add(out)?;
+    let mut pictures = Vec::new();
     if let Some(data) = &options.data {
-        Vocabulary::of(&Dataset::load(data)?).write(out)?;
+        let dataset = Dataset::load(data)?;
+        Vocabulary::of(&dataset).write(out)?;
+        let training = dataset.training();
+        for &item in training.iter().step_by(training.len().div_ceil(FITTED).max(1)) {
+            pictures.push(dataset.picture(item)?.to_straight());
+        }
     }
+    projection::add(out, &pictures)?;
     Ok(bytes)
 }
 
@@ -182,7 +188,7 @@ pub fn export_sketch(options: &CompanionOptions, autoencoder: &Path, device: &De
     ];
     let title = Title { en: "Sketch".into(), zh: "草图".into() };
     let bytes = publish(out, "sketch", title, &options.styles, components, &pipeline)?;
-    projection::add(out)?;
+    projection::add(out, &[])?;
     Ok(bytes)
 }
 
@@ -225,6 +231,9 @@ const UNET: &str = "UNet2DConditionModel";
 const CONTROLNET: &str = "ControlNetModel";
 const PICTURE: &str = "PictureEncoder";
 const AUTOENCODER: &str = "AutoencoderTiny";
+
+/// Pictures of the data set that a projection is fitted to.
+const FITTED: usize = 64;
 
 /// Where drafts pass to their own size, as docs/coop.md found best.
 const T_LOW: f64 = 400.0;
