@@ -129,7 +129,9 @@ mod tests {
             languages: [("1f431".to_string(), Language::Zh)].into(),
             ..Splits::default()
         };
-        let vocabulary = Vocabulary::of(&Dataset { concepts, splits, ..Dataset::default() });
+        let mut dataset = Dataset::new(concepts, Vec::new()).unwrap();
+        dataset.splits = splits;
+        let vocabulary = Vocabulary::of(&dataset);
         let names = |en: &[&str], zh: &[&str]| Names {
             en: en.iter().map(|&name| name.into()).collect(),
             zh: zh.iter().map(|&name| name.into()).collect(),
