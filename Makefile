@@ -8,7 +8,7 @@ PYTHON ?= python3
 SECONDS ?= 600
 export CARGO_TARGET_DIR
 
-.PHONY: help demo web package test fuzz goldens rust bindgen types-tools test-tools
+.PHONY: help demo web package test compare fuzz goldens rust bindgen types-tools test-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ package: web types-tools ## make the npm package in pkg/
 
 test: rust bindgen test-tools ## run every check: native, Vulkan on the CPU, WebGPU in Chromium, page and package end to end
 	@scripts/test
+
+compare: rust bindgen test-tools ## time quantized layers beside onnxruntime-web's, in Chromium
+	@npm --prefix tests/onnxruntime ci --silent
+	cargo rustc --profile web --lib --crate-type cdylib --no-default-features --features bench --target $(WASM)
+	@wasm-bindgen --target web --out-dir tests/onnxruntime/pkg $(CARGO_TARGET_DIR)/$(WASM)/web/pangu_draw.wasm
+	@npm --prefix tests/onnxruntime run --silent bench
 
 fuzz: rust ## look for files that the readers of weights and manifests stumble over, SECONDS=600 each
 	@command -v cargo-fuzz >/dev/null || env -u CARGO_TARGET_DIR cargo install --locked cargo-fuzz
