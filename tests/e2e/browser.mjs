@@ -24,8 +24,8 @@ const DOWNLOADS = join(work, "downloads");
 /** A tiny model of random weights, beside its companion `sketch` that follows outlines. */
 export const model = join(work, "model");
 
-/** Makes the models and serves them with the page; call the answer's `close` at last. */
-export async function start() {
+/** Makes the models and serves them with the page in `www`; call the answer's `close` at last. */
+export async function start(www = join(ROOT, "www")) {
   const golden = (name) => join(ROOT, "tests/goldens", name);
   for (const [name, ...more] of [
     ["model", "--companion", "outline=sketch"],
@@ -33,7 +33,7 @@ export async function start() {
   ]) {
     execFileSync(NATIVE, ["convert", golden("pipeline_sd"), "-o", join(work, name), "--quantize", "f32", ...more]);
   }
-  const server = await serve(join(ROOT, "www"), work);
+  const server = await serve(www, work);
   const { close } = server;
   // The same object: tests set its `fault`.
   return Object.assign(server, {
@@ -67,7 +67,7 @@ function fillAnew(page) {
 export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, args = [], context = {}, expected = /^$/ }, body) {
   const browser = await launch(isFirefox, [...(webgpu ? WEBGPU : []), ...args]);
   try {
-    const page = await (await browser.newContext({ locale: "en-US", ...context })).newPage();
+    const page = await (await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...context })).newPage();
     page.setDefaultTimeout(PATIENCE);
     if (isFirefox) fillAnew(page);
     const errors = [];

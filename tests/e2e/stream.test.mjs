@@ -85,7 +85,7 @@ const forget = (page) =>
     const root = await navigator.storage.getDirectory();
     await root.removeEntry("pangu-draw", { recursive: true }).catch(() => {});
     await new Promise((resolve, reject) => {
-      const request = indexedDB.deleteDatabase("pangu-draw");
+      const request = indexedDB.deleteDatabase("pangu-draw-chunks");
       Object.assign(request, { onsuccess: resolve, onerror: () => reject(request.error) });
     });
   });
@@ -113,7 +113,7 @@ const harmRecord = (page, harm) =>
       new Promise((resolve, reject) => {
         Object.assign(request, { onsuccess: () => resolve(request.result), onerror: () => reject(request.error) });
       });
-    const database = await done(indexedDB.open("pangu-draw"));
+    const database = await done(indexedDB.open("pangu-draw-chunks"));
     const table = database.transaction("bytes", "readwrite").objectStore("bytes");
     const key = (await done(table.getAllKeys())).filter((key) => /^[0-9a-f]{64}$/.test(key)).sort()[3];
     const bytes = await done(table.get(key));

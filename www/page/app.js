@@ -1,6 +1,6 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "../types.js" */
+/** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 /** @import { Found } from "./recipe.js" */
 /** @import { Drawn } from "./strip.js" */
@@ -12,6 +12,7 @@ import {
   Generator,
   InvalidError,
   PanguDrawError,
+  ReadError,
   deleteStoredModel,
   storedModels,
 } from "../pangu-draw.js";
@@ -22,6 +23,8 @@ import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
 import * as gallery from "./gallery.js";
+import * as notices from "./notices.js";
+import * as offline from "./offline.js";
 import * as restore from "./restore.js";
 import * as strip from "./strip.js";
 
@@ -71,7 +74,6 @@ const ui = {
   fetch: element("fetch", HTMLProgressElement),
   device: element("device", HTMLElement),
   language: element("language", HTMLButtonElement),
-  notice: element("notice", HTMLElement),
   error: element("error", HTMLElement),
   errorText: element("error-text", HTMLElement),
   errorDetails: element("error-details", HTMLElement),
@@ -119,7 +121,10 @@ let sayError = () => {};
 
 /** @param {Key} key @param {() => Record<string, string | number>} [values] */
 function status(key, values = () => ({})) {
-  sayStatus = () => (ui.status.textContent = text(key, values()));
+  sayStatus = () => {
+    const words = text(key, values());
+    ui.status.textContent = stopDraw && stopLoad ? `${words} ${text("queued")}` : words;
+  };
   sayStatus();
 }
 
@@ -143,21 +148,52 @@ function load() {
   status("starting");
   refresh();
   const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
-  loading = opened
-    ? opened.then(async (generator) => {
-        await generator.loadWeights(options);
-        return generator;
-      })
-    : Generator.load(modelUrl, options);
+  loading = start(options).catch((error) => {
+    // The model was replaced meanwhile. Once: its list of files is read anew.
+    if (!(error instanceof PanguDrawError && error.code === "changed")) throw error;
+    return start(options);
+  });
   loading.then(onLoaded, (error) => {
     loading = opened = undefined;
     fail(error);
   }).finally(() => {
     stopLoad = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   });
   return loading;
+}
+
+/** Opens the model and loads what its first step needs. @param {LoadOptions} options */
+async function start(options) {
+  const generator = await (opened ?? Generator.open(modelUrl, options));
+  opened = undefined;
+  try {
+    await possible(generator);
+    await generator.loadWeights(options);
+    return generator;
+  } catch (error) {
+    generator.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Fails where a drawing cannot come about, before anything is fetched for it.
+ *
+ * @param {Generator} generator
+ * @param {DrawOptions} [options]
+ */
+async function possible(generator, options) {
+  const { obstacle, fetchBytes } = await generator.plan(options);
+  if (obstacle) throw new DeviceError("device", obstacle);
+  // The engine would go on asking for a while.
+  if (fetchBytes > 0 && !navigator.onLine) throw new ReadError("read", `no network; ${fetchBytes} bytes are missing`);
+}
+
+function endFetch() {
+  ui.fetch.hidden = true;
+  notices.notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -182,14 +218,16 @@ function onLoad({ stage, component, loaded, total, stored, bytesPerSecond, secon
 /** @param {Generator} generator */
 function onLoaded(generator) {
   info = generator.info();
-  ui.steps.value = String(info.defaults.steps);
-  ui.guidance.value = String(info.defaults.guidanceScale);
+  // What somebody has typed meanwhile stays.
+  ui.steps.defaultValue = String(info.defaults.steps);
+  ui.guidance.defaultValue = String(info.defaults.guidanceScale);
   ui.sampler.replaceChildren(...info.samplers.map((name) => new Option(name.replaceAll("_", " "), name)));
   ui.sampler.value = info.defaults.sampler;
   ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
   ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
   const { width, height, max } = info.image;
   const sizes = SIZES.map(([across, down]) => [across * width, down * height]).filter((size) => Math.max(...size) <= max);
+  ui.size.disabled = false;
   ui.size.replaceChildren(...sizes.map((size) => new Option(size.join(" × "), size.join(" "))));
   ui.sizeField.hidden = sizes.length < 2;
   ui.coopFields.hidden = info.controls.length === 0;
@@ -199,6 +237,7 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
+  notices.sayWhetherKept(generator).catch(fail);
   if (awaited) take(awaited);
 }
 
@@ -254,20 +293,20 @@ function describe() {
   );
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
-  const chosen = ui.style.options.length > 0 ? ui.style.value : (defaults.style ?? "");
+  const chosen = ui.style.disabled ? (defaults.style ?? "") : ui.style.value;
   ui.styleField.hidden = styles.length === 0;
   const options = styles.map(({ id, name }) => new Option(name[current()], id));
   if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
+  ui.style.disabled = false;
   ui.backgroundField.hidden = !info.transparency;
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
   ui.device.title = deviceDetail;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  ui.notice.hidden = !fallback;
-  ui.notice.textContent = text("fallback");
+  notices.notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
@@ -287,9 +326,10 @@ function readable() {
     ui.prompt.focus();
     return false;
   }
-  const faulty = [ui.seed, ui.steps, ui.guidance, ui.until, ui.tLow].find((field) => !field.checkValidity());
+  const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
 }
@@ -321,11 +361,14 @@ async function busy(work) {
   ui.error.hidden = true;
   restore.say();
   const { signal } = (stopDraw = new AbortController());
+  sayStatus();
   refresh();
   try {
     const generator = await load();
+    const options = asked();
+    await possible(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    await work(asked(), async (options, say = sayStep) => {
+    await work(options, async (options, say = sayStep) => {
       clearPlate(options);
       const picture = await generator.generate({
         ...options,
@@ -339,11 +382,12 @@ async function busy(work) {
       });
       return finish(options, picture);
     });
+    await notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
     stopDraw = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   }
 }
@@ -542,15 +586,21 @@ const PARAMETERS = {
   mask: "changeMask",
   exchange: "exchange",
   until: "until",
+  draft: "drawsDraft",
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
 };
 
+/** What engines and browsers say when there is not enough memory. */
+const OUT_OF_MEMORY = /out of memory|memory allocation|could not allocate|do not fit into/i;
+
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
   if (error.details.parameter === "image") return "errorImage";
+  if (OUT_OF_MEMORY.test(error.message)) return "errorMemory";
+  if (error instanceof ReadError && !navigator.onLine) return "errorOffline";
   /** @type {Record<string, Key>} */
   const keys = {
     ModelError: "errorModel",
@@ -569,6 +619,11 @@ function fail(error) {
   axis(0);
   if (error instanceof CancelledError) return status("stopped");
   status("stopped");
+  if (error instanceof DeviceError) {
+    // A device that has failed is not to be trusted again: the next drawing starts anew.
+    loading?.then((generator) => generator.dispose(), () => {});
+    loading = undefined;
+  }
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {
@@ -629,7 +684,7 @@ function speak() {
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
   describe();
   speakControls();
-  for (const part of [actions, gallery, restore, strip]) part.speak();
+  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -681,7 +736,11 @@ async function listKept() {
   );
 }
 
+for (const type of ["online", "offline"]) {
+  window.addEventListener(type, () => notices.notice("offline", !navigator.onLine && !ui.fetch.hidden));
+}
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
-if (/** @type {any} */ (navigator).connection?.saveData) wait().catch(() => (opened = undefined));
-else load().catch(() => {});
+const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
+// Not earlier: what the page itself waits for comes first.
+opening.then(offline.keep);

@@ -34,6 +34,13 @@ const TEXTS = {
   chooseFile: { en: "Choose a file", zh: "选择文件" },
   camera: { en: "Camera", zh: "拍照" },
   dropOrPaste: { en: "or drop or paste one", zh: "或拖入、粘贴图片" },
+  beside: { en: "beside the one before", zh: "与之前的图片并用" },
+  finer: { en: "Finer", zh: "细调" },
+  falloff: { en: "Its weight", zh: "权重变化" },
+  falloffModel: { en: "As the model likes", zh: "由模型决定" },
+  falloffConstant: { en: "Stays", zh: "保持不变" },
+  falloffNoise: { en: "Falls with the noise", zh: "随噪声减弱" },
+  drawsDraft: { en: "Its model draws the draft", zh: "由它的模型画草图" },
   given: { en: "Your picture", zh: "你的图片" },
   seen: { en: "What the model sees", zh: "模型看到的" },
   strength: { en: "Strength", zh: "强度" },
@@ -47,6 +54,14 @@ const TEXTS = {
   padOutline: { en: "Draw the outline", zh: "画出轮廓" },
   padMask: { en: "Paint over what shall be drawn anew", zh: "涂抹要重画的部分" },
   padCanvas: { en: "Drawing pad: draw with mouse, finger or pen", zh: "画板：用鼠标、手指或笔绘画" },
+  padKeys: { en: "Drawing by keyboard", zh: "用键盘绘画" },
+  padHelp: {
+    en: "By keyboard: arrow keys move, with Shift in small steps; Space puts the pen down and lifts it.",
+    zh: "键盘：方向键移动，按住 Shift 小步移动；空格键落笔或提笔。",
+  },
+  padAt: { en: "{x} % from the left, {y} % from the top", zh: "距左 {x}%，距上 {y}%" },
+  padDown: { en: "Pen down, {place}", zh: "落笔，{place}" },
+  padUp: { en: "Pen up, {place}", zh: "提笔，{place}" },
   pen: { en: "Pen", zh: "画笔" },
   eraser: { en: "Eraser", zh: "橡皮" },
   penWidth: { en: "Width", zh: "粗细" },
@@ -104,7 +119,6 @@ const TEXTS = {
   none: { en: "none", zh: "无" },
   model: { en: "Model", zh: "模型" },
   part: { en: "The part to draw over", zh: "要重画的部分" },
-  draft: { en: "Draft by another model", zh: "由其他模型画草图" },
 
   star: { en: "☆ Star", zh: "☆ 收藏" },
   starred: { en: "★ Starred", zh: "★ 已收藏" },
@@ -218,6 +232,27 @@ const TEXTS = {
     zh: "此浏览器没有可用的 WebGPU，改用 CPU 绘制，会慢一些。",
   },
 
+  news: { en: "News of this page", zh: "页面消息" },
+  update: { en: "A new version of this page is there.", zh: "此页面有新版本。" },
+  updateOthers: {
+    en: "Close this page’s other tabs first, then reload.",
+    zh: "请先关闭此页面的其他标签页，再重新加载。",
+  },
+  reload: { en: "Reload", zh: "重新加载" },
+
+  noStore: {
+    en: "This browser keeps no files for this page, as in a private window: the model is fetched anew at every visit.",
+    zh: "此浏览器不为本页面保存文件（例如无痕窗口），每次访问都要重新下载模型。",
+  },
+  noRoom: {
+    en: "The browser has no room to keep the whole model: what is missing is fetched anew at the next visit. Deleting other models below makes room.",
+    zh: "浏览器没有足够的空间保存整个模型，缺少的部分下次访问时会重新下载。删除下方的其他模型可以腾出空间。",
+  },
+  offline: {
+    en: "There is no network. What has arrived is kept; the download goes on when the network is back.",
+    zh: "网络已断开。已下载的部分会保留，网络恢复后继续下载。",
+  },
+
   details: { en: "Technical details", zh: "技术细节" },
   errorModel: {
     en: "The model's files are damaged or do not belong together. Reload the page to fetch them again.",
@@ -230,6 +265,14 @@ const TEXTS = {
   errorRead: {
     en: "The model could not be fetched. Check the connection and press Draw to try again.",
     zh: "无法下载模型。请检查网络，然后再按“绘制”。",
+  },
+  errorOffline: {
+    en: "There is no network, and not all of the model is in this browser. Press Draw when the network is back.",
+    zh: "没有网络，而且此浏览器中没有完整的模型。网络恢复后请再按“绘制”。",
+  },
+  errorMemory: {
+    en: "There is not enough memory for this. A smaller picture, fewer steering pictures or a smaller model may fit; closing other tabs helps, too.",
+    zh: "内存不足。可以尝试更小的图片、更少的引导图片或更小的模型，关闭其他标签页也有帮助。",
   },
   errorInvalid: { en: "A setting is out of its range: {parameter}.", zh: "有一项设置超出范围：{parameter}。" },
   errorUnsupported: { en: "This model cannot do that.", zh: "此模型不支持这个操作。" },
