@@ -58,7 +58,7 @@ function fillAnew(page) {
   const { prototype } = page.locator("*").constructor;
   const { fill } = prototype;
   prototype.fill = async function (value, options) {
-    await fill.call(this, "", options);
+    if ((await this.getAttribute("type", options)) === "number") await fill.call(this, "", options);
     await fill.call(this, value, options);
   };
 }
