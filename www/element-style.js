@@ -53,6 +53,7 @@ const CSS = `
   accent-color: var(--accent);
 }
 .form {
+  position: relative;
   display: flex;
   flex-direction: column;
   gap: 0.75rem;

@@ -72,6 +72,8 @@ export class PanguDrawElement extends Base {
   #reached = 0;
   /** Bytes that a drawing would fetch; `sure` if what the browser has stored is taken off. */
   #size = { bytes: 0, sure: false };
+  /** How often that was asked: the last answer counts. */
+  #asked = 0;
   /** @type {Slot[]} */
   #slots = [];
   /** Says again, in the language now spoken, what was said last. */
@@ -408,9 +410,9 @@ export class PanguDrawElement extends Base {
    * @returns {Promise<Picture>}
    */
   async draw(options = {}) {
+    const prompt = String(options.prompt ?? this.prompt).trim();
     this.#drawings += 1;
     this.#begin();
-    const prompt = (options.prompt ?? this.prompt).trim();
     try {
       const shared = this.#engine();
       const wanted = { ...this.#wanted(), ...options, prompt };
@@ -450,6 +452,7 @@ export class PanguDrawElement extends Base {
     try {
       if (this.#active === 1) this.#say("starting");
       const show = perFrame((/** @type {LoadProgress} */ progress) => this.#showLoad(progress));
+      const spread = perFrame(() => this.#spread());
       const shared = this.#engine();
       await shared.load({
         signal,
@@ -457,10 +460,10 @@ export class PanguDrawElement extends Base {
           if (shared !== this.#shared) return;
           this.#tell("load-progress", progress);
           show(progress);
+          if (progress.loaded === progress.total) spread(undefined);
         },
       });
       this.#know((await shared.open()).info());
-      this.#spread();
       if (this.#active === 1) this.#say("ready");
       this.#announce("ready");
     } catch (error) {
@@ -534,7 +537,8 @@ export class PanguDrawElement extends Base {
     this.#excuse();
     this.#rest();
     this.#say("starting");
-    this.#shared?.open().then((generator) => this.#know(generator.info()), () => {});
+    const shared = this.#shared;
+    shared?.open().then((generator) => shared === this.#shared && this.#know(generator.info()), () => {});
   }
 
   /** @param {Info} info */
@@ -552,16 +556,19 @@ export class PanguDrawElement extends Base {
 
   /** Tells the visitor how much a drawing would fetch. */
   async #tellSize() {
+    const question = ++this.#asked;
+    let size = { bytes: 0, sure: false };
     try {
       const model = address(this.model);
       const generator = await Shared.opened(model, this.device);
-      if (generator) this.#know(generator.info());
+      if (generator && question === this.#asked) this.#know(generator.info());
       const bytes = generator ? (await generator.plan(this.#wanted())).fetchBytes : await sizeOf(model);
-      this.#size = { bytes, sure: Boolean(generator) };
+      size = { bytes, sure: Boolean(generator) };
     } catch {
       // What fails here fails again, and is told, when somebody wants a picture.
-      this.#size = { bytes: 0, sure: false };
     }
+    if (question !== this.#asked) return;
+    this.#size = size;
     this.#speakNote();
   }
 
@@ -760,7 +767,7 @@ export class PanguDrawElement extends Base {
     const notes = [];
     if (bytes > 0 && this.#active === 0) notes.push(text(this.#language, sure ? "size" : "firstSize", { size }));
     if (this.#info?.fallback) notes.push(text(this.#language, "fallback"));
-    this.#note.textContent = notes.join(" ");
+    this.#note.textContent = notes.join(this.#language === "zh" ? "" : " ");
     this.#note.hidden = notes.length === 0;
   }
 
@@ -779,7 +786,10 @@ export class PanguDrawElement extends Base {
     this.#slots = kinds.map((kind) => new Slot(kind, () => this.#takeIn()));
     this.#pictures.replaceChildren(...this.#slots.map((slot) => slot.node));
     this.#pictures.hidden = kinds.length === 0;
-    for (const slot of this.#slots) slot.speak(this.#language);
+    for (const slot of this.#slots) {
+      slot.speak(this.#language);
+      slot.node.disabled = this.#disabled;
+    }
   }
 
   /** A picture was chosen or taken away: what would be fetched is not what it was, and only the engine knows. */

@@ -224,7 +224,7 @@ fn companions() -> BTreeMap<ControlKind, Companion> {
         falloff: Falloff::Constant,
     };
     BTreeMap::from([
-        (ControlKind::Outline, companion("sketch", 0.8, 0.8)),
+        (ControlKind::Outline, companion("sketch", 0.6, 1.0)),
         (ControlKind::Variation, companion("variation", 0.3, 1.0)),
     ])
 }

@@ -50,12 +50,26 @@ const launch = (isFirefox, args) =>
     ? firefox.launch({ channel: "moz-firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", downloadsPath: DOWNLOADS })
     : chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", ...args] });
 
+let mended = false;
+/** What Playwright fills into a field for numbers Firefox puts behind what is there: empties it first. */
+function fillAnew(page) {
+  if (mended) return;
+  mended = true;
+  const { prototype } = page.locator("*").constructor;
+  const { fill } = prototype;
+  prototype.fill = async function (value, options) {
+    await fill.call(this, "", options);
+    await fill.call(this, value, options);
+  };
+}
+
 /** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */
 export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, args = [], context = {}, expected = /^$/ }, body) {
   const browser = await launch(isFirefox, [...(webgpu ? WEBGPU : []), ...args]);
   try {
     const page = await (await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...context })).newPage();
     page.setDefaultTimeout(PATIENCE);
+    if (isFirefox) fillAnew(page);
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));

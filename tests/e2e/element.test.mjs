@@ -142,7 +142,7 @@ describe("in pages of other origins", () => {
       assert.match(await status.textContent(), /^Drawn in [\d.]+ s\.$/);
       assert.ok(weights(library).length > 0);
       assert.equal(page.workers().length, 1);
-      assert.ok(await note.isHidden(), "nothing is left to be downloaded");
+      await note.waitFor({ state: "hidden" }); // Nothing is left to be downloaded.
       const [download] = await Promise.all([page.waitForEvent("download"), element.getByRole("link", { name: "Download PNG" }).click()]);
       assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
     }));
@@ -353,17 +353,19 @@ describe("several of them", () => {
   test("share one worker, which ends after the last has left the page", { timeout: PATIENCE }, () =>
     onSite(pair(), async (page) => {
       const [a, b] = both(page);
+      library.requests.length = 0;
       await parts(a).draw.click();
       await parts(b).draw.click();
       await parts(a).image.waitFor();
       await parts(b).image.waitFor();
       assert.equal(page.workers().length, 1);
+      const pieces = library.requests.filter(({ path }) => path.endsWith(".gguf")).map(({ path, range }) => `${path} ${range}`);
+      assert.deepEqual(pieces, [...new Set(pieces)], "nothing is fetched twice");
       await a.evaluate((element) => element.remove());
-      // Another device is another engine; the last to use it is gone at once.
       const [worker] = page.workers();
-      const closed = new Promise((resolve) => worker.on("close", resolve));
+      const ended = new Promise((resolve) => worker.on("close", resolve));
       await b.evaluate((element) => element.remove());
-      await closed;
+      await ended;
       assert.equal(page.workers().length, 0);
     }));
 

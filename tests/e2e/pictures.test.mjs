@@ -624,7 +624,7 @@ describe("the panel", () => {
         const look = async (what) => {
           const { violations } = await page.evaluate(() => window.axe.run());
           assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
-          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
           assert.equal(overflow, 0, `no sideways scrolling: ${what}`);
         };
         await look("the panel");
