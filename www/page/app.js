@@ -238,7 +238,8 @@ function onLoaded(generator) {
   status("ready");
   describe();
   notices.sayWhetherKept(generator).catch(fail);
-  if (awaited) take(awaited);
+  // What somebody has made of the prompt meanwhile stays.
+  if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
 
 /** The size to be drawn. */
