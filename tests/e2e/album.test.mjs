@@ -462,7 +462,7 @@ describe("a picture that is dropped", () => {
       await page.locator("#steer summary").click();
       const upload = (buffer) => page.locator("#steer-file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       await upload(await disc(page));
-      await page.locator('.card[data-kind="outline"] input').fill("0.65");
+      await page.locator('.card[data-kind="outline"] .strength input').fill("0.65");
       await page.locator('#steer [value="init"]').check();
       await upload(await disc(page));
       await page.locator("#paint-init").click();
