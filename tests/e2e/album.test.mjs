@@ -472,7 +472,7 @@ describe("a picture that is dropped", () => {
       await page.mouse.move(box.x + 160, box.y + 90, { steps: 5 });
       await page.mouse.up();
       await page.locator("#pad-done").click();
-      await page.locator('.card[data-kind="init"] input').fill("0.8");
+      await page.locator('.card[data-kind="init"] .strength input').fill("0.8");
       for (const [field, value] of [["negative", "虫子"], ["guidance", "2.5"], ["seed", "1234"], ["until", "0.6"]]) await page.locator(`#${field}`).fill(value);
       await page.locator("#sampler").selectOption("euler_ancestral");
       await page.locator("#exchange").selectOption("one_way");
