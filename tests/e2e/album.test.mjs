@@ -465,7 +465,7 @@ describe("a picture that is dropped", () => {
       await page.locator('.card[data-kind="outline"] .strength input').fill("0.65");
       await page.locator('#steer [value="init"]').check();
       await upload(await disc(page));
-      await page.locator("#paint-init").click();
+      await page.locator('.card[data-kind="init"] .paint').click();
       const box = await page.locator("#pad-canvas").boundingBox();
       await page.mouse.move(box.x + 40, box.y + 40);
       await page.mouse.down();
