@@ -44,7 +44,7 @@ const TEXTS = {
   useCpu: { en: "Use the CPU", zh: "改用 CPU" },
   errorPrompt: { en: "Please write what shall be drawn.", zh: "请输入想画的内容。" },
   errorImage: { en: "That picture cannot be used: it is damaged, too large, or of an unknown kind.", zh: "无法使用这张图片：文件已损坏、过大或格式未知。" },
-  errorModel: { en: "The model's files are damaged.", zh: "模型文件已损坏。" },
+  errorModel: { en: "The model's files are damaged, or were replaced meanwhile.", zh: "模型文件已损坏，或已被更新。" },
   errorRead: { en: "The model could not be downloaded.", zh: "无法下载模型。" },
   errorInvalid: { en: "A setting is out of its range: {parameter}.", zh: "有一项设置超出范围：{parameter}。" },
   errorUnsupported: { en: "This model cannot do that.", zh: "此模型不支持这个操作。" },
@@ -88,7 +88,7 @@ export const number = (language, value, digits = 0) =>
   value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 /** Bytes, as a person reads them. @param {Language} language @param {number} bytes */
-export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)} MB`;
+export const megabytes = (language, bytes) => `${number(language, bytes / 1e6, bytes < 1e7 ? 1 : 0)}\u00a0MB`;
 
 /** @type {[Function, Key][]} */
 const EXPLANATIONS = [

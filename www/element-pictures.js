@@ -20,15 +20,14 @@ export class Slot {
   #legend = node("legend");
   #choose = node("button", { type: "button", className: "quiet", part: "choose" });
   #hint = node("span");
-  #choice = node("div", { className: "choice" }, this.#choose, " ", this.#hint);
+  #remove = node("button", { type: "button", className: "quiet", part: "remove", hidden: true });
+  #choice = node("div", { className: "choice" }, this.#choose, this.#hint, this.#remove);
   #file = node("input", { type: "file", accept: "image/*", hidden: true });
   #canvas = node("canvas", { hidden: true });
   #slider = node("input", { type: "range", min: "0", max: "1", step: "0.05", part: "strength" });
   #name = node("span");
   #amount = node("output");
-  #label = node("label", {}, this.#name, " ", this.#amount, this.#slider);
-  #remove = node("button", { type: "button", className: "quiet", part: "remove" });
-  #weight = node("div", { hidden: true }, this.#label, this.#remove);
+  #weight = node("label", { hidden: true }, this.#name, " ", this.#amount, this.#slider);
   #alarm = node("p", { className: "alarm", role: "alert", hidden: true });
   /** What is put into the page. */
   node = node("fieldset", { part: "picture" }, this.#legend, this.#file, this.#canvas, this.#weight, this.#choice, this.#alarm);
@@ -95,7 +94,8 @@ export class Slot {
 
   #show() {
     const filled = Boolean(this.#pixels);
-    this.#canvas.hidden = this.#weight.hidden = !filled;
+    this.#canvas.hidden = this.#weight.hidden = this.#remove.hidden = !filled;
+    this.#hint.hidden = filled;
     this.#weigh();
   }
 

@@ -53,6 +53,7 @@ const CSS = `
   accent-color: var(--accent);
 }
 .form {
+  position: relative;
   display: flex;
   flex-direction: column;
   gap: 0.75rem;
@@ -124,6 +125,7 @@ textarea:disabled {
   background: none;
   color: var(--ink);
   font-size: 0.875rem;
+  text-align: start;
   text-decoration: underline;
   text-decoration-color: var(--gold);
   text-underline-offset: 0.3em;
@@ -131,11 +133,14 @@ textarea:disabled {
 .state {
   display: grid;
   gap: 0.35rem;
-  min-height: 1.25rem;
   color: var(--ink-soft);
   font-size: 0.8125rem;
   line-height: 1.4;
   font-variant-numeric: tabular-nums;
+}
+.state:not(:has(:not([hidden], :empty))),
+.state > p:empty {
+  display: none;
 }
 progress {
   appearance: none;
@@ -217,7 +222,7 @@ figcaption {
   justify-content: space-between;
   align-items: baseline;
   gap: 0 0.75rem;
-  padding-block-start: 0.3rem;
+  margin-block-end: -0.35rem;
   color: var(--ink-soft);
   font-size: 0.8125rem;
 }
@@ -242,6 +247,12 @@ fieldset {
 fieldset.target {
   border-color: var(--accent);
   border-style: solid;
+}
+fieldset .choice {
+  display: flex;
+  flex-wrap: wrap;
+  align-items: baseline;
+  gap: 0 0.9rem;
 }
 fieldset .choice,
 fieldset .alarm {

@@ -24,11 +24,14 @@ import { mark, node, paint, perFrame } from "./element-dom.js";
 import { sheet } from "./element-style.js";
 
 const here = import.meta.url;
+/** The address of what lies beside this module; bundlers would take `new URL` for a file to bring along. @param {string} name */
+const beside = (name) => here.replace(/[^/]*$/, name);
 /** Beside this module. */
 const DEFAULT_MODEL = "models/default/";
-const ENGINE = "pkg/pangu_draw_bg.wasm";
 /** Steps between two previews: decoding one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
+/** After so many milliseconds without a step the drawing waits for what is being loaded. */
+const STALL = 1000;
 /** @type {ControlKind[]} */
 const KINDS = ["outline", "variation"];
 
@@ -61,12 +64,16 @@ export class PanguDrawElement extends Base {
   #shown;
   /** Whether the prompt is the visitor's, or was set as a property: then the attribute says no more than what a reset goes to. */
   #dirty = false;
-  /** Whether steps arrive: what is loaded meanwhile is not shown. */
-  #stepping = false;
+  /** When the last step was heard of: what is loaded meanwhile is shown only where steps wait for it. */
+  #stepped = -Infinity;
+  /** When the running drawing got its turn. */
+  #began = 0;
   /** Part of the drawing that is done. */
   #reached = 0;
   /** Bytes that a drawing would fetch; `sure` if what the browser has stored is taken off. */
   #size = { bytes: 0, sure: false };
+  /** How often that was asked: the last answer counts. */
+  #asked = 0;
   /** @type {Slot[]} */
   #slots = [];
   /** Says again, in the language now spoken, what was said last. */
@@ -88,7 +95,7 @@ export class PanguDrawElement extends Base {
   #status = node("p", { part: "status" });
   #said = node("p", { className: "said", role: "status" });
   #errorText = node("p");
-  #errorCode = node("code");
+  #errorCode = node("code", { lang: "en" });
   #retry = node("button", { type: "button", className: "quiet", part: "retry" });
   #useCpu = node("button", { type: "button", className: "quiet", part: "use-cpu" });
   #error = node(
@@ -114,7 +121,8 @@ export class PanguDrawElement extends Base {
       node("div", { className: "ask" }, this.#promptLabel, this.#prompt),
       this.#pictures,
       this.#draw,
-      node("div", { className: "state" }, this.#note, this.#progress, this.#status, this.#said),
+      node("div", { className: "state" }, this.#note, this.#progress, this.#status),
+      this.#said,
       this.#error,
     );
     // Focusable by a click: else a click on the picture would focus the prompt, since the host delegates its focus.
@@ -226,7 +234,7 @@ export class PanguDrawElement extends Base {
 
   /** The folder that holds `model.json`, relative to the page. */
   get model() {
-    return this.getAttribute("model") ?? new URL(DEFAULT_MODEL, here).href;
+    return this.getAttribute("model") ?? beside(DEFAULT_MODEL);
   }
   set model(value) {
     this.#reflect("model", value);
@@ -402,10 +410,9 @@ export class PanguDrawElement extends Base {
    * @returns {Promise<Picture>}
    */
   async draw(options = {}) {
+    const prompt = String(options.prompt ?? this.prompt).trim();
     this.#drawings += 1;
     this.#begin();
-    const prompt = (options.prompt ?? this.prompt).trim();
-    const started = performance.now();
     try {
       const shared = this.#engine();
       const wanted = { ...this.#wanted(), ...options, prompt };
@@ -414,7 +421,7 @@ export class PanguDrawElement extends Base {
       const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn());
       const file = new File([picture.png], fileName(prompt, picture.seed), { type: "image/png" });
       this.#settle({ file, picture, prompt, url: URL.createObjectURL(picture.png) });
-      const seconds = (performance.now() - started) / 1000;
+      const seconds = (performance.now() - this.#began) / 1000;
       this.#say("drawn", () => ({ seconds: number(this.#language, seconds, 1) }));
       this.#announce("drawn", { seconds: number(this.#language, seconds, 1) });
       this.#spread();
@@ -445,6 +452,7 @@ export class PanguDrawElement extends Base {
     try {
       if (this.#active === 1) this.#say("starting");
       const show = perFrame((/** @type {LoadProgress} */ progress) => this.#showLoad(progress));
+      const spread = perFrame(() => this.#spread());
       const shared = this.#engine();
       await shared.load({
         signal,
@@ -452,10 +460,10 @@ export class PanguDrawElement extends Base {
           if (shared !== this.#shared) return;
           this.#tell("load-progress", progress);
           show(progress);
+          if (progress.loaded === progress.total) spread(undefined);
         },
       });
       this.#know((await shared.open()).info());
-      this.#spread();
       if (this.#active === 1) this.#say("ready");
       this.#announce("ready");
     } catch (error) {
@@ -523,12 +531,14 @@ export class PanguDrawElement extends Base {
 
   /** It is this element's turn. */
   #turn() {
-    this.#stepping = false;
+    this.#began = performance.now();
+    this.#stepped = -Infinity;
     this.#reached = 0;
     this.#excuse();
     this.#rest();
     this.#say("starting");
-    this.#shared?.open().then((generator) => this.#know(generator.info()), () => {});
+    const shared = this.#shared;
+    shared?.open().then((generator) => shared === this.#shared && this.#know(generator.info()), () => {});
   }
 
   /** @param {Info} info */
@@ -546,16 +556,19 @@ export class PanguDrawElement extends Base {
 
   /** Tells the visitor how much a drawing would fetch. */
   async #tellSize() {
+    const question = ++this.#asked;
+    let size = { bytes: 0, sure: false };
     try {
       const model = address(this.model);
       const generator = await Shared.opened(model, this.device);
-      if (generator) this.#know(generator.info());
+      if (generator && question === this.#asked) this.#know(generator.info());
       const bytes = generator ? (await generator.plan(this.#wanted())).fetchBytes : await sizeOf(model);
-      this.#size = { bytes, sure: Boolean(generator) };
+      size = { bytes, sure: Boolean(generator) };
     } catch {
       // What fails here fails again, and is told, when somebody wants a picture.
-      this.#size = { bytes: 0, sure: false };
     }
+    if (question !== this.#asked) return;
+    this.#size = size;
     this.#speakNote();
   }
 
@@ -568,7 +581,6 @@ export class PanguDrawElement extends Base {
 
   #end() {
     this.#active -= 1;
-    this.#stepping = false;
     if (this.#active === 0) this.#progress.hidden = true;
     if (this.#drawings === 0) this.#rest();
     this.#refresh();
@@ -619,7 +631,7 @@ export class PanguDrawElement extends Base {
 
   /** @param {LoadProgress} progress */
   #showLoad({ stage, loaded, total, bytesPerSecond, secondsLeft }) {
-    if (this.#active === 0 || this.#stepping) return;
+    if (this.#active === 0 || performance.now() - this.#stepped < STALL) return;
     this.#progress.value = total > 0 ? loaded / total : 0;
     if (stage === "build") return this.#say("building");
     const size = (/** @type {number} */ bytes) => megabytes(this.#language, bytes);
@@ -636,8 +648,10 @@ export class PanguDrawElement extends Base {
   /** @param {StepProgress} progress */
   #showStep({ stage, step, steps, within }) {
     if (this.#active === 0) return;
-    if (!this.#stepping) this.#announce("sayDrawing");
-    this.#stepping = true;
+    if (stage !== "text") {
+      if (this.#stepped === -Infinity) this.#announce("sayDrawing");
+      this.#stepped = performance.now();
+    }
     // A step may take several evaluations: what was shown as done stays done.
     this.#reached = Math.max(this.#reached, stage === "decode" ? 1 : Math.min(1, (step + within) / steps));
     this.#progress.value = this.#reached;
@@ -753,7 +767,7 @@ export class PanguDrawElement extends Base {
     const notes = [];
     if (bytes > 0 && this.#active === 0) notes.push(text(this.#language, sure ? "size" : "firstSize", { size }));
     if (this.#info?.fallback) notes.push(text(this.#language, "fallback"));
-    this.#note.textContent = notes.join(" ");
+    this.#note.textContent = notes.join(this.#language === "zh" ? "" : " ");
     this.#note.hidden = notes.length === 0;
   }
 
@@ -772,7 +786,10 @@ export class PanguDrawElement extends Base {
     this.#slots = kinds.map((kind) => new Slot(kind, () => this.#takeIn()));
     this.#pictures.replaceChildren(...this.#slots.map((slot) => slot.node));
     this.#pictures.hidden = kinds.length === 0;
-    for (const slot of this.#slots) slot.speak(this.#language);
+    for (const slot of this.#slots) {
+      slot.speak(this.#language);
+      slot.node.disabled = this.#disabled;
+    }
   }
 
   /** A picture was chosen or taken away: what would be fetched is not what it was, and only the engine knows. */
@@ -817,7 +834,8 @@ const sizes = new Map();
 async function sizeOf(model) {
   const asked = sizes.get(model) ?? Promise.all([
     fetch(new URL("model.json", model)),
-    fetch(new URL(ENGINE, here), { method: "HEAD" }),
+    // In these very words, which tell a bundler to bring the file along.
+    fetch(new URL("./pkg/pangu_draw_bg.wasm", import.meta.url), { method: "HEAD" }),
   ]).then(async ([list, engine]) => {
     const { components } = await list.json();
     const needed = components.filter((/** @type {{ role: string }} */ { role }) => role !== "encoder");

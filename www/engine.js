@@ -43,8 +43,8 @@ export class DisposedError extends PanguDrawError {}
 /** Something else is being drawn, and the caller would not wait: `busy`. */
 export class BusyError extends PanguDrawError {}
 
-/** @type {Record<string, typeof PanguDrawError>} */
-const CLASSES = {
+/** The class of every code. @type {Record<string, typeof PanguDrawError>} */
+export const CLASSES = {
   "tensor-missing": ModelError,
   "tensor-unexpected": ModelError,
   "tensor-shape": ModelError,
@@ -77,20 +77,37 @@ const here = import.meta.url;
 /** Whether the page is of another origin. */
 const foreign = () => /^https?:/.test(here) && new URL(here).origin !== globalThis.origin;
 
-/** The address of what {@link startForeign} starts. @type {string | undefined} */
+/** Starts the worker; bundlers know the last line by its very words. */
+function start() {
+  try {
+    if (foreign()) return startForeign();
+    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  } catch (error) {
+    throw new CrashError("crash", `${UNSTARTED} (${error})`);
+  }
+}
+
+/** The address of what {@link startForeign} starts. @type {string | URL | undefined} */
 let importer;
 
 /** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
 function startForeign() {
-  const source = `import ${JSON.stringify(new URL("worker.js", here))};`;
-  importer ??= URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  if (!importer) {
+    // Not by `new URL`: bundlers would take it for a file of theirs.
+    const source = `import ${JSON.stringify(here.replace(/[^/]*$/, "worker.js"))};`;
+    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    // Where a page asks for Trusted Types, it is to allow this name.
+    const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("pangu-draw", {
+      createScriptURL: (/** @type {string} */ url) => url,
+    });
+    importer = /** @type {string | URL} */ (policy?.createScriptURL(address) ?? address);
+  }
   return new Worker(importer, { type: "module" });
 }
 
 /** A worker and the calls that wait for its answers. */
 export class Engine {
-  // Bundlers know the second form by its very words.
-  #worker = foreign() ? startForeign() : new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  #worker = start();
   /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void, onEvent?: (event: any) => void }>} */
   #calls = new Map();
   #lastId = 0;

@@ -118,7 +118,8 @@ export class Shared {
     const { signal } = job.controller;
     const picture = this.#turn({ ...options, signal: options.signal ? AbortSignal.any([signal, options.signal]) : signal }, onTurn);
     this.#jobs.push(job);
-    this.#tail = Promise.allSettled([this.#tail, picture]);
+    // It ends in nothing: a chain of results would keep every picture.
+    this.#tail = Promise.allSettled([this.#tail, picture]).then(() => {});
     try {
       return await picture;
     } catch (error) {

@@ -10,7 +10,7 @@ use crate::{
     coop::latent::Exchange,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Request, config::ControlKind},
+    pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Preview, Request, config::ControlKind},
     pixels::Upsampler,
     weights::{TensorSource, safetensors::SafeTensors},
 };
@@ -146,7 +146,9 @@ impl DrawArgs {
             t_low: self.t_low,
             upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
             draft: self.draft,
+            preview: Preview::None,
             preview_every: 0,
+            insight: false,
         };
         let noise = self.latents.as_deref().map(read_latents).transpose()?;
         let quiet = self.json || !std::io::stderr().is_terminal();

@@ -43,8 +43,12 @@ pub struct Request {
     pub height: Option<usize>,
     /// What is behind a picture with transparency: `transparent`, or a colour as `#rrggbb`.
     pub background: Option<String>,
+    /// Whether steps show what the picture looks like.
+    pub preview: Preview,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
+    /// Whether steps tell what they were made of ([`super::Insight`]).
+    pub insight: bool,
     /// Pictures that steer the drawing beside the prompt.
     pub controls: Vec<Control>,
     /// What models that draw along hear of each other: an [`Exchange`].
@@ -64,6 +68,20 @@ pub struct Request {
     pub upsampler: Option<String>,
     /// The companion that draws the draft, whatever the size, instead of the model itself.
     pub draft: Option<ControlKind>,
+}
+
+/// How steps show what the picture looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preview {
+    /// Every step shows its latent through the model's projection, if the model has one; and the decoder shows it as often as
+    /// [`Request::preview_every`] says.
+    #[default]
+    Projection,
+    /// Only the decoder shows it.
+    Decoder,
+    /// Nothing does, whatever [`Request::preview_every`] says.
+    None,
 }
 
 /// A picture that steers the drawing.

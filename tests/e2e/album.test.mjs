@@ -201,14 +201,14 @@ describe("a recipe", () => {
 });
 
 /** A file of a picture that the page paints. */
-const disc = (page) =>
-  page.evaluate(async () => {
+const disc = (page, colour = "rgb(200 30 30 / 0.7)") =>
+  page.evaluate(async (colour) => {
     const context = new OffscreenCanvas(60, 40).getContext("2d");
-    context.fillStyle = "rgb(200 30 30 / 0.7)";
+    context.fillStyle = colour;
     context.arc(30, 20, 15, 0, 7);
     context.fill();
     return [...new Uint8Array(await (await context.canvas.convertToBlob()).arrayBuffer())];
-  });
+  }, colour);
 
 /** Opens the page with the tiny model and few steps. */
 async function prepared(page, { steps = 2, query = tiny } = {}) {
@@ -463,6 +463,11 @@ describe("a picture that is dropped", () => {
       const upload = (buffer) => page.locator("#steer-file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       await upload(await disc(page));
       await page.locator('.card[data-kind="outline"] .strength input').fill("0.65");
+      const outlines = page.locator('.card[data-kind="outline"]');
+      const cards = () => outlines.evaluateAll((cards) => cards.map((card) => [...card.querySelectorAll("output, .until, .falloff")].map(({ value }) => value)));
+      await page.locator("#steer-beside").check();
+      await upload(await disc(page, "blue"));
+      await outlines.nth(1).locator(".strength input").fill("0.3");
       await page.locator('#steer [value="init"]').check();
       await upload(await disc(page));
       await page.locator('.card[data-kind="init"] .paint').click();
@@ -473,7 +478,10 @@ describe("a picture that is dropped", () => {
       await page.mouse.up();
       await page.locator("#pad-done").click();
       await page.locator('.card[data-kind="init"] .strength input').fill("0.8");
-      for (const [field, value] of [["negative", "虫子"], ["guidance", "2.5"], ["seed", "1234"], ["until", "0.6"]]) await page.locator(`#${field}`).fill(value);
+      for (const [field, value] of [["negative", "虫子"], ["guidance", "2.5"], ["seed", "1234"]]) await page.locator(`#${field}`).fill(value);
+      await outlines.first().locator("summary").click();
+      await outlines.first().locator(".until").fill("0.6");
+      await outlines.first().locator(".falloff").selectOption("noise");
       await page.locator("#sampler").selectOption("euler_ancestral");
       await page.locator("#exchange").selectOption("one_way");
       await page.locator("#upsampler").selectOption("nearest");
@@ -488,12 +496,13 @@ describe("a picture that is dropped", () => {
       await page.getByRole("dialog").getByText("红苹果 🍎").waitFor();
       await page.keyboard.press("Enter");
       await page.getByText("Filled in as it was drawn.").waitFor();
-      const fields = ["prompt", "negative", "guidance", "seed", "until", "steps", "sampler", "exchange", "upsampler"];
+      const fields = ["prompt", "negative", "guidance", "seed", "steps", "sampler", "exchange", "upsampler"];
       const values = Object.fromEntries(await Promise.all(fields.map(async (id) => [id, await page.locator(`#${id}`).inputValue()])));
       assert.deepEqual(values, {
-        prompt: "红苹果 🍎", negative: "虫子", guidance: "2.5", seed: "1234", until: "0.6", steps: "5", sampler: "euler_ancestral", exchange: "one_way", upsampler: "nearest",
+        prompt: "红苹果 🍎", negative: "虫子", guidance: "2.5", seed: "1234", steps: "5", sampler: "euler_ancestral", exchange: "one_way", upsampler: "nearest",
       });
-      assert.equal(await page.locator('.card[data-kind="outline"] output').textContent(), "0.65");
+      const [[...first], [strength]] = await cards();
+      assert.deepEqual([first, strength], [["0.65", "0.6", "noise"], "0.30"]);
       await page.getByRole("button", { name: "Change the part" }).waitFor();
       await draw(page);
       assert.ok(Buffer.from(await shownFile(page)).equals(Buffer.from(file)), "the same file, byte for byte");
@@ -823,7 +832,7 @@ for (const [locale, colorScheme, width] of [
       const look = async (what) => {
         const { violations } = await page.evaluate(() => window.axe.run());
         assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
-        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, `no sideways scrolling: ${what}`);
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `no sideways scrolling: ${what}`);
       };
       await look("four, and the history");
       await page.locator("#against").click();

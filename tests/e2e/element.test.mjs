@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, ROOT, model, start, withPage } from "./browser.mjs";
+import { AXE, PATIENCE, ROOT, model, save, start, withPage } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 /** Serves the package to every origin. */
@@ -26,8 +26,8 @@ after(() => [library, closed, site].forEach((server) => server?.close()));
 
 const CORS = { "access-control-allow-origin": "*" };
 
-/** The policies of docs/embedding.md: every line of a block `csp` there is one. */
-const [OWN, FOREIGN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
+/** The policies that docs/embedding.md asks for: of a page of another origin, and of one of the package's own. */
+const [FOREIGN, OWN] = [...readFileSync(join(ROOT, "docs/embedding.md"), "utf8").matchAll(/```csp\n(.*?)```/gs)].map(([, policy]) =>
   policy.trim().replaceAll(/\s+/g, " "),
 );
 
@@ -127,7 +127,7 @@ describe("in pages of other origins", () => {
       library.requests.length = 0;
       await page.reload();
       const { note, draw, image, status } = parts(element);
-      await note.getByText(/^The first picture downloads [\d.]+ MB\.$/).waitFor();
+      await note.getByText(/^The first picture downloads [\d.]+\sMB\.$/).waitFor();
       assert.deepEqual(weights(library), []);
       assert.equal(page.workers().length, 0);
       assert.equal(await page.evaluate(() => globalThis.crossOriginIsolated), false);
@@ -135,17 +135,24 @@ describe("in pages of other origins", () => {
       const list = JSON.parse(readFileSync(join(model, "model.json"), "utf8"));
       const needed = list.components.filter(({ role }) => role !== "encoder").reduce((sum, { bytes }) => sum + bytes, 0);
       const bytes = needed + statSync(join(ROOT, "www/pkg/pangu_draw_bg.wasm")).size;
-      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB.`);
+      assert.equal(await note.textContent(), `The first picture downloads ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)}\u00a0MB.`);
       await draw.click();
       await image.waitFor();
       assert.equal(await image.getAttribute("alt"), "red apple");
       assert.match(await status.textContent(), /^Drawn in [\d.]+ s\.$/);
       assert.ok(weights(library).length > 0);
       assert.equal(page.workers().length, 1);
-      assert.ok(await note.isHidden(), "nothing is left to be downloaded");
-      const [download] = await Promise.all([page.waitForEvent("download"), element.getByRole("link", { name: "Download PNG" }).click()]);
-      assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
+      await note.waitFor({ state: "hidden" }); // Nothing is left to be downloaded.
+      const { name } = await save(page, element.getByRole("link", { name: "Download PNG" }));
+      assert.match(name, /^red-apple-\d+\.png$/);
     }));
+
+  test("draws where a page asks for Trusted Types", { timeout: PATIENCE }, () =>
+    onSite(
+      tag(),
+      async (page, element) => assert.equal((await draw(element, { prompt: "cat", seed: 7 })).seed, 7),
+      { policy: `${FOREIGN}; require-trusted-types-for 'script'; trusted-types pangu-draw` },
+    ));
 
   test("the plan of a drawing agrees with the figure that stands there before", { timeout: PATIENCE }, () =>
     onSite(tag(), async (page) => {
@@ -346,17 +353,19 @@ describe("several of them", () => {
   test("share one worker, which ends after the last has left the page", { timeout: PATIENCE }, () =>
     onSite(pair(), async (page) => {
       const [a, b] = both(page);
+      library.requests.length = 0;
       await parts(a).draw.click();
       await parts(b).draw.click();
       await parts(a).image.waitFor();
       await parts(b).image.waitFor();
       assert.equal(page.workers().length, 1);
+      const pieces = library.requests.filter(({ path }) => path.endsWith(".gguf")).map(({ path, range }) => `${path} ${range}`);
+      assert.deepEqual(pieces, [...new Set(pieces)], "nothing is fetched twice");
       await a.evaluate((element) => element.remove());
-      // Another device is another engine; the last to use it is gone at once.
       const [worker] = page.workers();
-      const closed = new Promise((resolve) => worker.on("close", resolve));
+      const ended = new Promise((resolve) => worker.on("close", resolve));
       await b.evaluate((element) => element.remove());
-      await closed;
+      await ended;
       assert.equal(page.workers().length, 0);
     }));
 

@@ -43,7 +43,7 @@ export const NAMES = {
   until: "until",
   tLow: "tLow",
   upsampler: "upsampler",
-  draft: "draft",
+  draft: "drawsDraft",
   falloff: "falloff",
 };
 
