@@ -139,8 +139,9 @@ export interface DrawOptions {
   /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
   background?: string;
   /**
-   * How steps show what the picture looks like. `projection`, the default: every step does, small and at next to no cost, where
-   * {@link Info.projects} says that the model can; `decoder`: none but those of `previewEvery`; `none`: none at all.
+   * How steps show what the picture looks like. `projection`: every step does, small and at next to no cost, where
+   * {@link Info.projects} says that the model can, beside what `previewEvery` asks for; `decoder`: as `previewEvery` says, and
+   * not otherwise; `none`: not at all. Left out, it is `decoder` where `previewEvery` asks for any, else `projection`.
    */
   preview?: "projection" | "decoder" | "none";
   /** Has the decoder show the picture after every so many steps, 0 = never; each takes about as long as a step. */

@@ -146,7 +146,7 @@ impl DrawArgs {
             t_low: self.t_low,
             upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
             draft: self.draft,
-            preview: Preview::None,
+            preview: Some(Preview::None),
             preview_every: 0,
             insight: false,
         };

@@ -43,8 +43,8 @@ pub struct Request {
     pub height: Option<usize>,
     /// What is behind a picture with transparency: `transparent`, or a colour as `#rrggbb`.
     pub background: Option<String>,
-    /// Whether steps show what the picture looks like.
-    pub preview: Preview,
+    /// How steps show what the picture looks like: by projection, unless the decoder shall show it.
+    pub preview: Option<Preview>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
     /// Whether steps tell what they were made of ([`super::Insight`]).
@@ -71,12 +71,11 @@ pub struct Request {
 }
 
 /// How steps show what the picture looks like.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preview {
     /// Every step shows its latent through the model's projection, if the model has one; and the decoder shows it as often as
     /// [`Request::preview_every`] says.
-    #[default]
     Projection,
     /// Only the decoder shows it.
     Decoder,
@@ -261,6 +260,11 @@ impl Settings {
 }
 
 impl Request {
+    /// How steps show what the picture looks like.
+    pub(super) fn shown(&self) -> Preview {
+        self.preview.unwrap_or(if self.preview_every > 0 { Preview::Decoder } else { Preview::Projection })
+    }
+
     /// Fills in the model's defaults and checks every value.
     ///
     /// # Errors
