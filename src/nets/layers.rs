@@ -4,7 +4,7 @@
 //! [`load`](crate::weights::load) finds its weight in a quantized type, the layer takes the blocks
 //! as they are, and burn's own weight, which nothing has asked for yet, is never allocated.
 
-use super::kernels;
+use super::{kernels, precision::in_f32};
 use burn::{
     module::{Module, Param, ParamId},
     nn,
@@ -69,7 +69,7 @@ impl Linear {
     /// `x W + b` along the last axis: `[.., input]` to `[.., output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let Some(packed) = self.packed() else {
-            return self.layer.forward(x);
+            return in_f32(x, |x| self.layer.forward(x));
         };
         let [input, output] = self.layer.weight.lazy_shape().dims();
         let mut shape = x.dims();
@@ -78,7 +78,10 @@ impl Linear {
         shape[D - 1] = output;
         let y = y.reshape(shape);
         match &self.layer.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype()).unsqueeze();
+                y + bias
+            }
             None => y,
         }
     }

@@ -260,7 +260,7 @@ function describe() {
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
   ui.notice.hidden = !fallback;
   ui.notice.textContent = text("fallback");
@@ -349,13 +349,14 @@ const draw = () =>
     const picture = await drawOne(options);
     keep(options.prompt, picture);
     axis(1);
-    sayDrawn(started);
+    sayDrawn(started, picture.arithmetic.overflows.length > 0);
   });
 
 /** Draws the same seed at several strengths of the first control. */
 const compare = () =>
   busy(async ({ controls: [first, ...others] = [], ...options }, drawOne) => {
     const started = performance.now();
+    let again = false;
     for (const image of ui.stripList.querySelectorAll("img")) URL.revokeObjectURL(image.src);
     ui.stripList.replaceChildren();
     for (const [index, strength] of STRENGTHS.entries()) {
@@ -369,6 +370,7 @@ const compare = () =>
           steps,
         })),
       );
+      again ||= picture.arithmetic.overflows.length > 0;
       const item = document.createElement("li");
       const label = document.createElement("span");
       const button = thumbnail(drawn(options.prompt, picture));
@@ -382,13 +384,13 @@ const compare = () =>
       button.click();
     }
     axis(1);
-    sayDrawn(started);
+    sayDrawn(started, again);
   });
 
-/** @param {number} started */
-function sayDrawn(started) {
+/** @param {number} started @param {boolean} again Whether f16 was too small somewhere. */
+function sayDrawn(started, again) {
   const seconds = (performance.now() - started) / 1000;
-  status("drawn", () => ({ seconds: number(seconds, 1) }));
+  status(again ? "drawnAgain" : "drawn", () => ({ seconds: number(seconds, 1) }));
 }
 
 /** @param {number} step @param {number} steps */

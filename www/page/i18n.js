@@ -122,6 +122,10 @@ const TEXTS = {
   },
   decoding: { en: "Developing the picture…", zh: "正在生成图像…" },
   drawn: { en: "Drawn in {seconds} s.", zh: "用时 {seconds} 秒。" },
+  drawnAgain: {
+    en: "Drawn in {seconds} s. Some numbers were too large for f16; from there on it was computed in f32.",
+    zh: "用时 {seconds} 秒。部分数值超出 f16 的范围，此后改用 f32 计算。",
+  },
   stopped: { en: "Stopped.", zh: "已取消。" },
 
   onWebgpu: { en: "WebGPU", zh: "WebGPU" },
