@@ -92,7 +92,7 @@ pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f
     let file = OneLayer::new(&[output, input], dtype, scale, bias);
     let config = LinearConfig::new(input, output).with_bias(bias);
     let (packed, plain): (Linear, nn::Linear) = both(&file, device, |device| config.init(device));
-    let x = |device| random([rows, input], device);
+    let x = |device: &Device| random([rows, input], device);
     // More axes, and an input whose rows are not one after another.
     let strided = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
     // f16 is for numbers of a usual size.
@@ -135,7 +135,7 @@ pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
         .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
         .with_bias(bias);
     let (packed, plain): (Conv2d, nn::conv::Conv2d) = both(&file, device, |device| config.init(device));
-    let input = |device| random(x, device);
+    let input = |device: &Device| random(x, device);
     for (float, tolerance) in precisions(device) {
         let what = format!("{dtype} {case:?}, {float:?}");
         let found = packed.forward(input(device).cast(float));
