@@ -1,5 +1,7 @@
 /** Shapes shared by the page, the main-thread API and the worker. */
 
+import type { PanguDrawError } from "./engine.js";
+
 /** Where the networks run: `auto` takes WebGPU when the browser has an adapter, else the CPU. */
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
@@ -49,6 +51,8 @@ export interface OpenOptions {
 export interface LoadOptions extends OpenOptions {
   /** Whether to wait for everything, rather than for what the first step needs. */
   all?: boolean;
+  /** Whether to ask the browser, which may ask the user, to keep what is stored when space is short. Yes, unless said otherwise. */
+  persist?: boolean;
   /** Hears also of what arrives after the generator can draw. */
   onProgress?: (progress: LoadProgress) => void;
 }
@@ -287,3 +291,103 @@ export type FromWorker =
   | { id: number; result: unknown }
   | { id: number; error: ErrorMessage }
   | { crash: string };
+
+/**
+ * What becomes of a drawing that is asked for while the engine draws: it waits; it fails with `busy`; or it takes the place of
+ * what the same element has running or waiting.
+ */
+export type QueuePolicy = "queue" | "reject" | "replace";
+
+/** A drawing is done. */
+export interface ImageDetail {
+  /** The picture as the form gets it. */
+  file: File;
+  picture: Picture;
+  prompt: string;
+  seed: number;
+}
+
+/** What an element was at. */
+export interface TaskDetail {
+  task: "draw" | "load";
+  /** The prompt of a drawing. */
+  prompt?: string;
+}
+
+/** What failed, and why. */
+export interface ErrorDetail extends TaskDetail {
+  error: PanguDrawError;
+  code: string;
+  message: string;
+}
+
+/** The events of `<pangu-draw>`; none bubbles. */
+export interface PanguDrawElementEventMap extends Omit<HTMLElementEventMap, "cancel" | "error"> {
+  "load-progress": CustomEvent<LoadProgress>;
+  step: CustomEvent<StepProgress>;
+  image: CustomEvent<ImageDetail>;
+  error: CustomEvent<ErrorDetail>;
+  cancel: CustomEvent<TaskDetail>;
+}
+
+/** `<pangu-draw>`. Numbers are null where the model's own setting holds. */
+export interface PanguDrawElement extends HTMLElement {
+  /** The folder that holds `model.json`; the default model beside `element.js` unless said otherwise. */
+  model: string;
+  /** What is in the field now; the attribute is what it begins with. */
+  prompt: string;
+  negativePrompt: string;
+  /** Id of one of {@link Info.styles}. The attribute is `picture-style`: `style` is CSS. */
+  pictureStyle: string;
+  seed: number | null;
+  steps: number | null;
+  guidance: number | null;
+  width: number | null;
+  height: number | null;
+  /** Kinds of pictures that the visitor may add, separated by spaces. */
+  controls: string;
+  device: DeviceChoice;
+  /** `auto` is the colour scheme of the page. */
+  theme: "auto" | "light" | "dark";
+  queuePolicy: QueuePolicy;
+  /** Whether what a drawing needs is fetched at once. */
+  preload: boolean;
+  name: string;
+  /** Whether the form wants a picture. */
+  required: boolean;
+  disabled: boolean;
+  /** The picture that the form gets. */
+  readonly value: File | null;
+  readonly type: string;
+  readonly form: HTMLFormElement | null;
+  readonly labels: NodeList;
+  readonly validity: ValidityState;
+  readonly validationMessage: string;
+  readonly willValidate: boolean;
+  checkValidity(): boolean;
+  reportValidity(): boolean;
+  /** Draws what the attributes and the visitor say; `options` say more, or otherwise. */
+  draw(options?: Partial<DrawOptions>): Promise<Picture>;
+  /** Fetches what the first step of a drawing needs; the rest follows. */
+  load(): Promise<void>;
+  /** Ends what this element draws, waits for, or loads. */
+  cancel(): void;
+  addEventListener<Type extends keyof PanguDrawElementEventMap>(
+    type: Type,
+    listener: (this: PanguDrawElement, event: PanguDrawElementEventMap[Type]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<Type extends keyof PanguDrawElementEventMap>(
+    type: Type,
+    listener: (this: PanguDrawElement, event: PanguDrawElementEventMap[Type]) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | EventListenerOptions): void;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "pangu-draw": PanguDrawElement;
+  }
+}

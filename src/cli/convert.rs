@@ -290,7 +290,7 @@ impl Pipeline {
         let at = self.parts.iter().position(|part| part.role == "decoder").unwrap_or(self.parts.len());
         let checkpoint = Rc::new(Checkpoint::open(folder)?);
         self.parts.insert(at, Part::new(folder, "controlnet", class, checkpoint, |name| Some(name.into()))?);
-        self.config.control = Some(ControlConfig { component: "controlnet".into() });
+        self.config.control = Some(ControlConfig { component: "controlnet".into(), guidance_scale: 1.0 });
         Ok(())
     }
 }

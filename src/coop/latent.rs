@@ -1,5 +1,7 @@
 //! Sub-module 1 of Coop-Diffusion: models with different latent spaces denoise together (PanGu-Draw, Algorithm 1).
 
+pub use super::strength::{Falloff, Strength};
+
 use super::{Opening, Participant};
 use crate::{
     Error, Result,
@@ -55,43 +57,6 @@ pub struct Foreign<'a> {
     pub strength: Strength,
     /// Standard normal noise in the shape of its latent: `z'_T`. The paper's `z'_T = z_T` is for latents of one shape.
     pub noise: Tensor<4>,
-}
-
-/// The weight `d` of a foreign model, which may fall as the noise does.
-///
-/// An autoencoder's round trip error enters `eps~` multiplied by `1 / sigma`, and a foreign model knows nothing of the home
-/// model's finest detail: late steps are better left to the home model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Strength {
-    /// The weight where noise is all there is, in `[0, 1]`.
-    pub weight: f64,
-    /// The noise level below which it is 0.
-    pub until: f64,
-    /// How it falls until there.
-    pub falloff: Falloff,
-}
-
-impl Strength {
-    /// `d(sigma)`.
-    pub fn at(&self, sigma: f64) -> f64 {
-        let share = match self.falloff {
-            _ if sigma < self.until || sigma == 0.0 => 0.0,
-            Falloff::Constant => 1.0,
-            Falloff::Noise => sigma * sigma / (sigma * sigma + 1.0),
-        };
-        self.weight * share
-    }
-}
-
-/// How a weight falls with the noise level.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Falloff {
-    /// It does not.
-    #[default]
-    Constant,
-    /// As the share of noise in the latent's variance, `1 - abar = sigma^2 / (sigma^2 + 1)`.
-    Noise,
 }
 
 /// What the foreign models hear of the fused estimate.

@@ -11,7 +11,10 @@ mod gpu;
 mod packed;
 mod winograd;
 
-use super::{layers::Conv2d, precision::in_f32};
+use super::{
+    layers::{Conv2d, joined},
+    precision::in_f32,
+};
 use crate::weights::packed::Blocks;
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor},
@@ -42,7 +45,7 @@ pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         Some(bias) => bias.val(),
         None => Tensor::zeros([shape[0]], &x.device()),
     };
-    let Some(packed) = conv.packed() else {
+    let Some(parts) = conv.packed(shape[0]) else {
         let Some((stride, padding)) = square.filter(|_| on_cpu) else {
             return in_f32(x, |x| layer.forward(x));
         };
@@ -54,11 +57,17 @@ pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         // The CPU's kernels are of square windows.
         Some(window) if !on_cpu || square.is_some() => {
             let bias = bias(&x);
-            packed::convolve(x, packed, bias, window, shape[0])
+            let convolved = parts.into_iter().map(|(part, rows)| {
+                packed::convolve(x.clone(), part, bias.clone().slice([rows.clone()]), window, rows.len())
+            });
+            joined(convolved, 1)
         }
         _ => {
-            let rows = Tensor::arange(0..shape[0] as i64, &x.device());
-            let weight = look_up(packed, [shape[0], shape[1..].iter().product()], rows).reshape(shape);
+            let numbers = parts.into_iter().map(|(part, rows)| {
+                let ids = Tensor::arange(0..rows.len() as i64, &x.device());
+                look_up(part, [rows.len(), shape[1..].iter().product()], ids)
+            });
+            let weight = joined(numbers, 0).reshape(shape);
             let layer = nn::conv::Conv2d { weight: Param::from_tensor(weight), ..layer.clone() };
             in_f32(x, |x| layer.forward(x))
         }

@@ -116,6 +116,10 @@ pub struct Companion {
 pub struct ControlConfig {
     /// Role of the component.
     pub component: String,
+    /// Guidance by the outline ([`crate::diffusion::guidance::ControlGuided`]), 1 = off; above 1 the UNet is evaluated without the
+    /// outline, too.
+    #[serde(default = "one")]
+    pub guidance_scale: f64,
 }
 
 /// One text encoder.
@@ -323,6 +327,10 @@ fn t_low() -> f64 {
     DEFAULT_T_LOW
 }
 
+fn one() -> f64 {
+    1.0
+}
+
 impl PipelineConfig {
     /// Whether this model itself serves a control.
     pub fn serves(&self, kind: ControlKind) -> bool {
@@ -387,6 +395,9 @@ impl PipelineConfig {
         }
         if config.control.is_some() && !matches!(config.experts, ExpertsConfig::Single { .. }) {
             return Err(corrupt("a ControlNet goes with an undivided network".into()));
+        }
+        if config.control.as_ref().is_some_and(|control| !(0.0..=50.0).contains(&control.guidance_scale)) {
+            return Err(corrupt("control.guidance_scale is outside 0 to 50".into()));
         }
         for Companion { folder, strength, until, .. } in config.companions.values() {
             plain_name("companions", folder)?;

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod generator;
+mod infotext;
 mod latent;
 mod model;
 mod plan;
@@ -41,12 +42,14 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// The picture as PNG that carries its settings as JSON.
+    /// The picture as PNG that carries its settings twice: in a chunk `parameters` as other tools write and read them
+    /// ([`Settings::infotext`]), in a chunk `pangu-draw` whole and exactly, as JSON.
     ///
     /// # Errors
     /// As [`Image::to_png`].
     pub fn to_png(&self) -> crate::Result<Vec<u8>> {
-        self.image.to_png(&serde_json::to_string(&self.settings).expect("settings are plain data"))
+        let settings = serde_json::to_string(&self.settings).expect("settings are plain data");
+        self.image.to_png(&[("parameters", &self.settings.infotext()), ("pangu-draw", &settings)])
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     decoupled::TimeDecoupled,
     diffusion::{
         Cond, Denoiser, Denoising, Network, NetworkDenoiser,
-        guidance::Guided,
+        guidance::{ControlGuided, Guided},
         schedule::{Prediction, Schedule},
     },
     nets::{
@@ -124,7 +124,7 @@ impl Model {
                 let networks = ["PictureEncoder"];
                 Condition::Picture(residency.part(folder, &picture.component, &networks, load_picture_encoder)?)
             }
-            None => Condition::Text(TextEncoders::new(&config, folder, residency)?),
+            None => Condition::Text(TextEncoders::new(&config.text, folder, residency)?),
         };
         let key = LatentSpace::key(&config.latent, &manifest)?;
         let space = match others.iter().find(|other| other.space.is(&key)) {
@@ -213,7 +213,11 @@ impl Model {
                         let channels = net.get(pace).await?.config().conditioning_channels;
                         let lines = Tensor::<4>::from_data(lines, &self.device).expand([1, channels, height, width]);
                         let controlled = Controlled { unet, net, lines, scale: outline.scale };
-                        let controlled = NetworkDenoiser::new(controlled, self.schedule.clone(), *prediction);
+                        let controlled = ControlGuided {
+                            controlled: NetworkDenoiser::new(controlled, self.schedule.clone(), *prediction),
+                            free: plain.clone(),
+                            scale: self.config.control.as_ref().map_or(1.0, |control| control.guidance_scale),
+                        };
                         // What follows the outline down to a noise level and does not below is decoupled in time, too.
                         Box::new(TimeDecoupled { structure: controlled, texture: plain, boundary: outline.until })
                     }

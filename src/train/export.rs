@@ -156,7 +156,7 @@ pub fn export_sketch(options: &CompanionOptions, autoencoder: &Path, device: &De
     let network = autoencoder::load(autoencoder, &config, device)?;
     let [decoder, encoder] = write_autoencoder(&network, &config, options.dtype, out)?;
     let pipeline = PipelineConfig {
-        control: Some(ControlConfig { component: "controlnet".into() }),
+        control: Some(ControlConfig { component: "controlnet".into(), guidance_scale: OUTLINE_GUIDANCE }),
         ..pipeline(&LatentStatistics::load(autoencoder)?, &config, sketch::SIDE, &options.styles)
     };
     let components = vec![
@@ -212,6 +212,9 @@ const AUTOENCODER: &str = "AutoencoderTiny";
 /// Where drafts pass to their own size, as docs/coop.md found best.
 const T_LOW: f64 = 400.0;
 
+/// Guidance by the outline, as docs/coop.md found best.
+const OUTLINE_GUIDANCE: f64 = 2.0;
+
 /// Who draws along with the default model, and how much, as docs/coop.md found best.
 fn companions() -> BTreeMap<ControlKind, Companion> {
     let companion = |folder: &str, strength, until| Companion {
@@ -221,7 +224,7 @@ fn companions() -> BTreeMap<ControlKind, Companion> {
         falloff: Falloff::Constant,
     };
     BTreeMap::from([
-        (ControlKind::Outline, companion("sketch", 1.0, 0.7)),
+        (ControlKind::Outline, companion("sketch", 0.6, 1.0)),
         (ControlKind::Variation, companion("variation", 0.3, 1.0)),
     ])
 }

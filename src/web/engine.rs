@@ -5,8 +5,7 @@ use super::{
     fetch::Fetch,
     from_js, journal,
     pictures::{control_view, from_pixels, get, set, to_pixels},
-    storage::OriginStore,
-    to_js, turn,
+    storage, to_js, turn,
 };
 use crate::{
     Error, Result,
@@ -22,7 +21,7 @@ use crate::{
     weights::{
         Depot,
         http::{Http, Patience},
-        store::{Store, delete_model, stored_models},
+        store::{delete_model, stored_models},
     },
 };
 use js_sys::{Array, Function, Uint8Array};
@@ -167,9 +166,9 @@ impl Engine {
         let pace = Pace::cancellable();
         let _aborting = Aborting::new(&signal, &pace)?;
         let open = async {
-            let store = if store { OriginStore::open().await } else { None };
+            let store = if store { storage::open().await } else { None };
             let source = Http::new(&url, Fetch { stored: store.is_some() }, Patience::default());
-            let depot = Depot::new(Rc::new(source), store.map(|store| Rc::new(store) as Rc<dyn Store>));
+            let depot = Depot::new(Rc::new(source), store);
             Generator::open(depot, device::open(choice).await?, memory.map_or(MEMORY, |bytes| bytes as u64)).await
         };
         Ok(Self { generator: pace.race(open).await?, url })
@@ -263,8 +262,8 @@ fn call_with(listener: &Function, progress: &LoadProgress) {
 #[wasm_bindgen]
 pub async fn list_models() -> Result<JsValue, JsValue> {
     let list = async {
-        match OriginStore::open().await {
-            Some(store) => stored_models(&store).await,
+        match storage::open().await {
+            Some(store) => stored_models(&*store).await,
             None => Ok(Vec::new()),
         }
     };
@@ -276,8 +275,8 @@ pub async fn list_models() -> Result<JsValue, JsValue> {
 pub async fn delete_stored_model(address: String) -> Result<f64, JsValue> {
     let delete = async {
         let nothing = || Error::Invalid { parameter: "model", why: "this browser stores no models".into() };
-        let store = OriginStore::open().await.ok_or_else(nothing)?;
-        delete_model(&store, address.trim_end_matches('/')).await
+        let store = storage::open().await.ok_or_else(nothing)?;
+        delete_model(&*store, address.trim_end_matches('/')).await
     };
     delete.await.map(|bytes| bytes as f64).map_err(error_to_js)
 }

@@ -77,21 +77,24 @@ async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<
 }
 
 /// The layer on packed weights on `device`, and burn's own in f32 on the CPU.
-fn both<L: Module + ModuleDisplay>(file: &OneLayer, device: &Device, init: impl Fn(&Device) -> L) -> (Packable<L>, L)
-where
-    Packable<L>: From<L>,
-{
-    let packed = load(Packable::from(init(device)), file, "").expect("fits");
+fn both<L: Module + ModuleDisplay>(
+    file: &OneLayer,
+    device: &Device,
+    init: impl Fn(&Device) -> L,
+    pack: impl Fn(L) -> Packable<L>,
+) -> (Packable<L>, L) {
+    let packed = load(pack(init(device)), file, "").expect("fits");
     assert!(packed.is_packed(), "{:?} {} was unpacked", file.weight.shape, file.weight.dtype);
     (packed, load(init(&Device::flex()), file, "").expect("fits"))
 }
 
-/// `[rows, input]` by `[output, input]`.
-pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f32, device: &Device) {
+/// `[rows, input]` by `[output, input]`, kept in parts of at most `limit` bytes.
+pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f32, limit: usize, device: &Device) {
     let bias = rows % 2 == 1;
     let file = OneLayer::new(&[output, input], dtype, scale, bias);
     let config = LinearConfig::new(input, output).with_bias(bias);
-    let (packed, plain): (Linear, nn::Linear) = both(&file, device, |device| config.init(device));
+    let (packed, plain): (Linear, nn::Linear) =
+        both(&file, device, |device| config.init(device), |layer| Linear::within(layer, limit));
     let x = |device: &Device| random([rows, input], device);
     // More axes, and an input whose rows are not one after another.
     let strided = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
@@ -126,7 +129,7 @@ impl Case {
     }
 }
 
-pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
+pub async fn convolution(dtype: GgmlType, case: &Case, limit: usize, device: &Device) {
     let Case { x, output, kernel, stride, padding: [top, left, bottom, right] } = case.clone();
     let bias = output % 2 == 1;
     let file = OneLayer::new(&[output, x[1], kernel[0], kernel[1]], dtype, 1.0, bias);
@@ -134,7 +137,8 @@ pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
         .with_stride([stride; 2])
         .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
         .with_bias(bias);
-    let (packed, plain): (Conv2d, nn::conv::Conv2d) = both(&file, device, |device| config.init(device));
+    let (packed, plain): (Conv2d, nn::conv::Conv2d) =
+        both(&file, device, |device| config.init(device), |layer| Conv2d::within(layer, limit));
     let input = |device: &Device| random(x, device);
     for (float, tolerance) in precisions(device) {
         let what = format!("{dtype} {case:?}, {float:?}");
@@ -144,10 +148,11 @@ pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
     }
 }
 
-pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], device: &Device) {
+pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], limit: usize, device: &Device) {
     let file = OneLayer::new(&[rows, columns], dtype, 1.0, false);
     let config = EmbeddingConfig::new(rows, columns);
-    let (packed, plain): (Embedding, nn::Embedding) = both(&file, device, |device| config.init(device));
+    let (packed, plain): (Embedding, nn::Embedding) =
+        both(&file, device, |device| config.init(device), |layer| Embedding::within(layer, limit));
     let ids: Vec<i32> = (0..2 * 5).map(|i| (i * 31 + 6) % rows as i32).collect();
     let ids = |device| Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [2, 5]), device);
     let what = format!("{dtype} embedding, {rows} x {columns}");

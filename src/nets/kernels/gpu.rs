@@ -130,7 +130,8 @@ fn bits(weight: &CubeTensor, count: usize) -> u32 {
     let words = weight.meta.shape().num_elements();
     match Blocks::dtype(words, count).expect("as many words as the layer's shape needs: the loader saw to that") {
         GgmlType::Q4_0 => 4,
-        _ => 8,
+        GgmlType::Q8_0 => 8,
+        GgmlType::F32 | GgmlType::F16 => 32,
     }
 }
 
@@ -224,6 +225,17 @@ fn bring_weights<F: Float>(
             #[unroll]
             for i in 0..FOURS {
                 tile[place(lane, i)] = codes_of_8::<F>(words[at * 8 + i]) * scale;
+            }
+        } else if comptime![bits == 32] {
+            #[unroll]
+            for i in 0..FOURS {
+                let k = at * BLOCK + i * 4;
+                tile[place(lane, i)] = four::<F>(
+                    F::cast_from(f32::reinterpret(words[k])),
+                    F::cast_from(f32::reinterpret(words[k + 1])),
+                    F::cast_from(f32::reinterpret(words[k + 2])),
+                    F::cast_from(f32::reinterpret(words[k + 3])),
+                );
             }
         } else {
             let scale = Four::<F>::new(F::cast_from(scale(words, rows * blocks * 4, at)));
@@ -401,6 +413,8 @@ fn look_up_kernel(ids: &[i32], words: &[u32], y: &mut [f32], columns: usize, blo
         if comptime![bits == 8] {
             let word = words[block * 8 + i / 4] >> (8 * (i as u32 % 4));
             y[at] = scale(words, blocks * 8, block) * code_of_8::<f32>(word, 0u32);
+        } else if comptime![bits == 32] {
+            y[at] = f32::reinterpret(words[number]);
         } else {
             let byte = i % 16;
             let word = words[block * 4 + byte / 4] >> (8 * (byte as u32 % 4) + 4 * (i as u32 / 16));
