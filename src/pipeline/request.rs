@@ -4,6 +4,7 @@ use super::config::{ControlKind, PipelineConfig, Style};
 use crate::{
     Error, Image, Result,
     coop::latent::{Exchange, Falloff},
+    device::PrecisionChoice,
     diffusion::{samplers::Sampler, schedule::Spacing},
     pixels::Upsampler,
 };
@@ -68,6 +69,8 @@ pub struct Request {
     pub upsampler: Option<String>,
     /// The companion that draws the draft, whatever the size, instead of the model itself.
     pub draft: Option<ControlKind>,
+    /// The numbers that networks compute in.
+    pub precision: PrecisionChoice,
 }
 
 /// How steps show what the picture looks like.
@@ -155,6 +158,9 @@ pub struct Settings {
     /// How pictures are scaled between resolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<Upsampler>,
+    /// The numbers that networks compute in, if they were asked for; [`Drawing::arithmetic`](super::Drawing) says which it were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionChoice>,
 }
 
 /// A control with everything decided.
@@ -345,6 +351,7 @@ impl Request {
             init,
             draft,
             upsampler: between.then_some(upsampler),
+            precision: Some(self.precision).filter(|choice| *choice != PrecisionChoice::Auto),
         })
     }
 

@@ -325,7 +325,7 @@ function describe() {
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
   notices.notice("fallback", fallback);
 }
@@ -405,6 +405,7 @@ async function busy(work) {
           showStep({ ...progress, say });
         },
       });
+      notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
     await notices.sayWhetherKept(generator);
