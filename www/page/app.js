@@ -405,7 +405,7 @@ async function busy(work) {
           showStep({ ...progress, say });
         },
       });
-      notice("overflow", picture.arithmetic.overflows.length > 0);
+      notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
     await notices.sayWhetherKept(generator);
