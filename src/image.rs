@@ -95,17 +95,19 @@ impl Image {
         self
     }
 
-    /// Encodes as PNG with `parameters` in an iTXt chunk named `parameters`, where other tools look for them.
+    /// Encodes as PNG with `texts`, pairs of keyword and text, in an iTXt chunk each.
     ///
     /// # Errors
     /// [`Error::Write`] if the encoder refuses, e.g. an empty picture.
-    pub fn to_png(&self, parameters: &str) -> Result<Vec<u8>> {
+    pub fn to_png(&self, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
         let failed = |error: png::EncodingError| Error::Write { what: "PNG".into(), why: error.to_string() };
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Rgba);
         encoder.set_depth(png::BitDepth::Eight);
-        encoder.add_itxt_chunk("parameters".into(), parameters.into()).map_err(failed)?;
+        for (keyword, text) in texts {
+            encoder.add_itxt_chunk((*keyword).into(), (*text).into()).map_err(failed)?;
+        }
         let mut writer = encoder.write_header().map_err(failed)?;
         writer.write_image_data(&self.rgba).map_err(failed)?;
         writer.finish().map_err(failed)?;
@@ -135,14 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn png_carries_its_parameters() {
+    fn png_carries_its_texts() {
         let image = Image { width: 2, height: 1, rgba: vec![1, 2, 3, 255, 4, 5, 6, 255] };
-        let png = image.to_png("prompt: 红苹果").unwrap();
+        let texts = [("parameters", "红苹果\nSteps: 20"), ("pangu-draw", "{}")];
+        let png = image.to_png(&texts).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(&png)).read_info().unwrap();
         let mut pixels = vec![0; 8];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels, image.rgba);
-        let text = &reader.info().utf8_text[0];
-        assert_eq!((text.keyword.as_str(), text.get_text().unwrap().as_str()), ("parameters", "prompt: 红苹果"));
+        let read = &reader.info().utf8_text;
+        let read: Vec<_> = read.iter().map(|text| (text.keyword.clone(), text.get_text().unwrap())).collect();
+        assert_eq!(read, texts.map(|(keyword, text)| (keyword.into(), text.into())));
     }
 }

@@ -71,15 +71,18 @@ fn tokens_match_transformers() {
     let (vocab, merges) = (golden.vocab_json.as_bytes(), golden.merges_txt.as_bytes());
     let end = *golden.ids_end[0].last().unwrap();
     let tokenizers = [
-        ("vocab.json, padded with the end", BpeTokenizer::new(vocab, merges, end), &golden.ids_end),
-        ("vocab.json, padded with !", BpeTokenizer::new(vocab, merges, 0), &golden.ids_bang),
-        ("tokenizer.json", BpeTokenizer::from_tokenizer_json(golden.tokenizer_json.as_bytes(), end), &golden.ids_end),
+        ("vocab.json", BpeTokenizer::new(vocab, merges)),
+        ("tokenizer.json", BpeTokenizer::from_tokenizer_json(golden.tokenizer_json.as_bytes())),
     ];
-    for (what, tokenizer, expected) in tokenizers {
+    for (what, tokenizer) in tokenizers {
         let tokenizer = tokenizer.unwrap();
-        for (text, ids) in golden.texts.iter().zip(expected) {
-            assert_eq!(&tokenizer.encode(text, CONTEXT_LENGTH), ids, "{what}: {text:?}");
+        for (pad, expected) in [(end, &golden.ids_end), (0, &golden.ids_bang)] {
+            for (text, ids) in golden.texts.iter().zip(expected) {
+                let found = tokenizer.encode(text, CONTEXT_LENGTH, pad).unwrap();
+                assert_eq!(&found, ids, "{what}, padded with {pad}: {text:?}");
+            }
         }
+        assert_eq!(tokenizer.encode("a", CONTEXT_LENGTH, 1_000_000).unwrap_err().code(), "corrupt");
     }
 }
 
@@ -92,17 +95,12 @@ fn damaged_tokenizers_are_refused() {
     let without_byte = vocab.replacen("\"A\"", "\"AAAA\"", 1);
     let one_part = format!("{merges}lonely\n");
     let unknown = format!("{merges}no such\n");
-    for (vocab, merges, pad) in [
-        (truncated, merges, 0),
-        (&without_end, merges, 0),
-        (&without_byte, merges, 0),
-        (vocab, &one_part, 0),
-        (vocab, &unknown, 0),
-        (vocab, merges, 1_000_000),
-    ] {
-        let error = BpeTokenizer::new(vocab.as_bytes(), merges.as_bytes(), pad).unwrap_err();
+    for (vocab, merges) in
+        [(truncated, merges), (&without_end, merges), (&without_byte, merges), (vocab, &one_part), (vocab, &unknown)]
+    {
+        let error = BpeTokenizer::new(vocab.as_bytes(), merges.as_bytes()).unwrap_err();
         assert_eq!(error.code(), "corrupt", "{error}");
     }
-    assert_eq!(BpeTokenizer::new(vocab.as_bytes(), &[0xFF], 0).unwrap_err().code(), "corrupt");
-    assert_eq!(BpeTokenizer::from_tokenizer_json(b"{}", 0).unwrap_err().code(), "corrupt");
+    assert_eq!(BpeTokenizer::new(vocab.as_bytes(), &[0xFF]).unwrap_err().code(), "corrupt");
+    assert_eq!(BpeTokenizer::from_tokenizer_json(b"{}").unwrap_err().code(), "corrupt");
 }

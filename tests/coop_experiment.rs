@@ -152,11 +152,14 @@ fn models(root: &Path) -> Depot {
         image: ImageConfig { width: 64, height: 64, multiple: 16, max: 64 },
         ..pipeline.clone()
     };
-    let with_outline =
-        PipelineConfig { control: Some(ControlConfig { component: "controlnet".into() }), ..own.clone() };
+    let with_outline = PipelineConfig {
+        control: Some(ControlConfig { component: "controlnet".into(), guidance_scale: 2.0 }),
+        ..own.clone()
+    };
     let manifest = |name: &str, components, pipeline: &PipelineConfig| Manifest {
         name: name.into(),
         components,
+        vocabulary: None,
         pipeline: serde_json::to_value(pipeline).unwrap(),
         ..home.clone()
     };
@@ -213,6 +216,7 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
         large: 1,
         costs: 1,
         styles: vec![StyleId::Flat],
+        home_styles: vec![StyleId::Sticker],
         mix: Mix::default(),
         budget: Duration::ZERO,
         seed: 0,

@@ -9,7 +9,7 @@ use pangu_draw::{
     decoupled::{BoundaryRule, TimeDecoupled},
     diffusion::{
         Cond, Denoiser, Denoising, Network, NetworkDenoiser,
-        guidance::Guided,
+        guidance::{ControlGuided, Guided},
         noise::{Noise, Stream},
         samplers::{Run, Sampler, Step, ddim},
         schedule::{BetaSchedule, Prediction, Schedule, ScheduleConfig, Spacing, initial_scale},
@@ -192,7 +192,7 @@ fn trajectories_match_diffusers() {
             };
             let x = latent * initial_scale(sigmas[0]);
             let last = match sampler {
-                Sampler::Ddim => block_on(ddim(&mut run, x, eta)),
+                Sampler::Ddim => block_on(ddim(&mut run, x.into(), eta)),
                 _ => block_on(sampler.sample(&mut run, x)),
             };
             trajectory.push(host(last.expect("nothing fails here")));
@@ -312,6 +312,25 @@ fn guidance_evaluates_only_what_weighs() {
         let found = host(block_on(guided.denoise(x.clone(), 1.0, &prompt, &Pace::free())).expect("denoises"));
         assert_eq!(inner.calls.borrow()[..], [(batch, 1.0)], "scale {scale}, style {style_scale}");
         assert!((found[0] - expected).abs() < 1e-5, "scale {scale}, style {style_scale}: {found:?}");
+    }
+}
+
+#[test]
+fn guidance_by_a_control_is_affine_and_composes_with_guidance_by_words() {
+    let device = Device::flex();
+    let free = Function(|x: Tensor<4>, _, token: Tensor<4>| x * 0.5 + token);
+    let controlled = Function(|x: Tensor<4>, _, token: Tensor<4>| x * 0.5 + token * 2.0 + 7.0);
+    let [empty, prompt] = [1.0, 2.0].map(|value| cond(1, value, &device));
+    let x: Tensor<4> = Tensor::zeros([1, 1, 2, 2], &device);
+    // Controlled 9 and 11, free 1 and 2: by the control c = f + s (c - f), by words e + 3 (p - e).
+    for (scale, asked, expected) in [(0.0, 1, 1.0 + 3.0), (1.0, 0, 9.0 + 3.0 * 2.0), (2.0, 1, 17.0 + 3.0 * 3.0)] {
+        let free = Counting::new(&free);
+        let inner = ControlGuided { controlled: &controlled, free: &free, scale };
+        let guided =
+            Guided { inner, uncond: empty.clone(), style: None, scale: 3.0, style_scale: 0.0, sequential: false };
+        let found = host(block_on(guided.denoise(x.clone(), 1.0, &prompt, &Pace::free())).expect("denoises"));
+        assert!((found[0] - expected).abs() < 1e-5, "scale {scale}: {found:?}");
+        assert_eq!(free.calls.borrow().len(), asked, "scale {scale}");
     }
 }
 

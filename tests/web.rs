@@ -2,6 +2,8 @@
 #![cfg(target_arch = "wasm32")]
 
 mod common;
+#[path = "common/heap.rs"]
+mod heap;
 
 use burn::tensor::{Device, Tensor};
 use common::{
@@ -20,12 +22,15 @@ use pangu_draw::{
         text::{clip::ClipTextConfig, sentence::SentenceConfig},
         unet::UNetConfig,
     },
-    web::journal,
-    weights::{load, safetensors::SafeTensors},
+    web::{
+        journal,
+        storage::{DatabaseStore, FileStore},
+    },
+    weights::{load, quant::GgmlType, safetensors::SafeTensors, store::Store},
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
+use std::{cell::RefCell, pin::pin, task::Poll};
 use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -208,21 +213,35 @@ async fn layers_multiply_by_blocks() {
     for device in [gpu, Device::flex()] {
         for dtype in TYPES {
             for sizes in [[1, 32, 1], [3, 96, 70], [33, 288, 64], [257, 64, 129]] {
-                linear(dtype, sizes, 1.0, &device).await;
+                linear(dtype, sizes, 1.0, usize::MAX, &device).await;
             }
-            linear(dtype, [3, 64, 40], 1e-5, &device).await;
+            linear(dtype, [3, 64, 40], 1e-5, usize::MAX, &device).await;
             for case in [
                 Case::new([2, 64, 7, 5], 33, 1, 1, 0),
                 Case::new([1, 32, 9, 13], 65, 3, 1, 1),
                 Case::new([2, 32, 15, 8], 70, 3, 2, 1),
                 Case { padding: [0, 0, 1, 1], ..Case::new([2, 32, 8, 6], 9, 3, 2, 0) },
             ] {
-                convolution(dtype, &case, &device).await;
+                convolution(dtype, &case, usize::MAX, &device).await;
             }
-            embedding(dtype, [7, 96], &device).await;
+            embedding(dtype, [7, 96], usize::MAX, &device).await;
+        }
+        // Weights in parts, too.
+        for dtype in GgmlType::ALL {
+            linear(dtype, [33, 96, 70], 1.0, 10_000, &device).await;
+            convolution(dtype, &Case::new([1, 32, 9, 13], 12, 3, 1, 1), 10_000, &device).await;
+            embedding(dtype, [7, 96], 1000, &device).await;
         }
         journal::check().expect("no error in the log");
     }
+}
+
+/// The device takes over at once what it is given: the heap never holds more than two chunks and one tensor.
+#[wasm_bindgen_test]
+async fn a_load_holds_two_chunks_and_a_tensor() {
+    let peak = heap::peak_of_a_load(&webgpu().await).await;
+    console_log!("a load held {peak} bytes");
+    assert!(peak <= 2 * heap::CHUNK + heap::TENSOR + heap::SMALL, "{peak} bytes");
 }
 
 /// The hashes that tests/diffusion.rs expects natively.
@@ -236,4 +255,53 @@ fn noise_is_the_same_bits_everywhere() {
         let bytes: Vec<u8> = Noise::new(seed).values(stream, count).iter().flat_map(|x| x.to_le_bytes()).collect();
         assert_eq!(hex::encode(Sha256::digest(bytes)), expected, "seed {seed}");
     }
+}
+
+/// What every store of chunks does. `here` and `there` are the same store, as two tabs have it.
+async fn keeps(here: &dyn Store, there: &dyn Store) {
+    let [a, b] = ["a".repeat(64), "b".repeat(64) + ".json"];
+    for key in [&a, &b] {
+        here.remove(key).await.expect("removed, or never there");
+        assert_eq!(here.get(key).await.expect("readable"), None);
+    }
+    // Longer than a chunk is by default.
+    let long: Vec<u8> = (0..5 << 20).map(|i: u32| (i ^ (i >> 8)) as u8).collect();
+    here.put(&a, &long).await.expect("room");
+    assert_eq!(there.get(&a).await.expect("readable").as_ref(), Some(&long));
+    let len = async |key: &str| there.list().await.expect("readable").get(key).copied();
+    assert_eq!((len(&a).await, len(&b).await), (Some(5 << 20), None));
+    // What is replaced is replaced wholly.
+    for bytes in [&b"short"[..], b""] {
+        there.put(&a, bytes).await.expect("room");
+        here.put(&b, bytes).await.expect("room");
+        assert_eq!(here.get(&a).await.expect("readable").as_deref(), Some(bytes));
+        assert_eq!((len(&a).await, len(&b).await), (Some(bytes.len() as u64), Some(bytes.len() as u64)));
+    }
+    here.remove(&a).await.expect("removed");
+    assert_eq!((there.get(&a).await.expect("readable"), len(&a).await, len(&b).await), (None, None, Some(0)));
+    here.remove(&b).await.expect("removed");
+
+    // A lock is its holder's until it is dropped, and nobody else's lock.
+    let held = here.lock(&a).await;
+    drop(there.lock(&b).await);
+    let mut waiting = pin!(there.lock(&a));
+    // Long enough for it to be granted by mistake.
+    for _ in 0..3 {
+        assert!(std::future::poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await.is_pending());
+        here.list().await.expect("readable");
+    }
+    drop(held);
+    waiting.await;
+}
+
+#[wasm_bindgen_test]
+async fn chunks_are_kept_in_files() {
+    let open = async || FileStore::open().await.expect("a private file system");
+    keeps(&open().await, &open().await).await;
+}
+
+#[wasm_bindgen_test]
+async fn chunks_are_kept_in_a_database() {
+    let open = async || DatabaseStore::open().await.expect("a database");
+    keeps(&open().await, &open().await).await;
 }

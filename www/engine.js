@@ -40,9 +40,11 @@ export class DeviceError extends PanguDrawError {}
 export class CrashError extends PanguDrawError {}
 /** The generator was disposed: `disposed`. */
 export class DisposedError extends PanguDrawError {}
+/** Something else is being drawn, and the caller would not wait: `busy`. */
+export class BusyError extends PanguDrawError {}
 
-/** @type {Record<string, typeof PanguDrawError>} */
-const CLASSES = {
+/** The class of every code. @type {Record<string, typeof PanguDrawError>} */
+export const CLASSES = {
   "tensor-missing": ModelError,
   "tensor-unexpected": ModelError,
   "tensor-shape": ModelError,
@@ -58,15 +60,54 @@ const CLASSES = {
   device: DeviceError,
   crash: CrashError,
   disposed: DisposedError,
+  busy: BusyError,
 };
 
 /** @param {ErrorMessage} error */
 const revive = ({ code, message, details }) => new (CLASSES[code] ?? PanguDrawError)(code, message, details);
 const cancelled = () => revive({ code: "cancelled", message: "cancelled", details: {} });
 
+/** Why a worker may not start that gives no reason. */
+const UNSTARTED =
+  "the worker could not be started. Are worker.js and what it imports served (from another origin: with" +
+  " Access-Control-Allow-Origin), and does the page's Content-Security-Policy allow them (docs/embedding.md)?";
+
+/** This module's address; where a bundler wrote it, perhaps none that anything can be fetched from. */
+const here = import.meta.url;
+/** Whether the page is of another origin. */
+const foreign = () => /^https?:/.test(here) && new URL(here).origin !== globalThis.origin;
+
+/** Starts the worker; bundlers know the last line by its very words. */
+function start() {
+  try {
+    if (foreign()) return startForeign();
+    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  } catch (error) {
+    throw new CrashError("crash", `${UNSTARTED} (${error})`);
+  }
+}
+
+/** The address of what {@link startForeign} starts. @type {string | URL | undefined} */
+let importer;
+
+/** Browsers start no worker of another origin, but a worker of the page's origin may import its module. */
+function startForeign() {
+  if (!importer) {
+    // Not by `new URL`: bundlers would take it for a file of theirs.
+    const source = `import ${JSON.stringify(here.replace(/[^/]*$/, "worker.js"))};`;
+    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    // Where a page asks for Trusted Types, it is to allow this name.
+    const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("pangu-draw", {
+      createScriptURL: (/** @type {string} */ url) => url,
+    });
+    importer = /** @type {string | URL} */ (policy?.createScriptURL(address) ?? address);
+  }
+  return new Worker(importer, { type: "module" });
+}
+
 /** A worker and the calls that wait for its answers. */
 export class Engine {
-  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  #worker = start();
   /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void, onEvent?: (event: any) => void }>} */
   #calls = new Map();
   #lastId = 0;
@@ -77,7 +118,7 @@ export class Engine {
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.end(new CrashError("crash", event.message || "the worker could not be started"));
+      this.end(new CrashError("crash", event.message || UNSTARTED));
     };
   }
 

@@ -22,6 +22,7 @@ import { CancelledError, CrashError, DisposedError, Engine, ModelError, PanguDra
 import { read } from "./pictures.js";
 
 export {
+  BusyError,
   CancelledError,
   CrashError,
   DeviceError,
@@ -102,11 +103,11 @@ export class Generator {
   /**
    * Loads what the first step of a drawing needs, and goes on with the rest when that is here.
    *
-   * @param {Pick<LoadOptions, "all" | "onProgress" | "signal">} [options]
+   * @param {Pick<LoadOptions, "all" | "onProgress" | "persist" | "signal">} [options]
    */
-  async loadWeights({ all = false, onProgress, signal } = {}) {
+  async loadWeights({ all = false, persist = true, onProgress, signal } = {}) {
     // Asked for early: it may need the user's consent, and nothing waits for it.
-    navigator.storage?.persist?.().catch(() => {});
+    if (persist) navigator.storage?.persist?.().catch(() => {});
     await this.#ask({ op: "load", all }, { signal, onEvent: onProgress });
     if (all) return;
     // What fails here fails again, and is told, when a drawing needs it.

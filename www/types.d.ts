@@ -5,6 +5,9 @@ import type { PanguDrawError } from "./engine.js";
 /** Where the networks run: `auto` takes WebGPU when the browser has an adapter, else the CPU. */
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
+/** The numbers between a network's layers. */
+export type Precision = "f16" | "f32";
+
 /** A text in English and Chinese. */
 export interface Bilingual {
   en: string;
@@ -48,6 +51,8 @@ export interface OpenOptions {
 export interface LoadOptions extends OpenOptions {
   /** Whether to wait for everything, rather than for what the first step needs. */
   all?: boolean;
+  /** Whether to ask the browser, which may ask the user, to keep what is stored when space is short. Yes, unless said otherwise. */
+  persist?: boolean;
   /** Hears also of what arrives after the generator can draw. */
   onProgress?: (progress: LoadProgress) => void;
 }
@@ -136,8 +141,16 @@ export interface DrawOptions {
   height?: number;
   /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
   background?: string;
-  /** Sends a preview after every so many steps, 0 = never. */
+  /**
+   * How steps show what the picture looks like. `projection`: every step does, small and at next to no cost, where
+   * {@link Info.projects} says that the model can, beside what `previewEvery` asks for; `decoder`: as `previewEvery` says, and
+   * not otherwise; `none`: not at all. Left out, it is `decoder` where `previewEvery` asks for any, else `projection`.
+   */
+  preview?: "projection" | "decoder" | "none";
+  /** Has the decoder show the picture after every so many steps, 0 = never; each takes about as long as a step. */
   previewEvery?: number;
+  /** Whether every step tells what it was made of: {@link StepProgress.insight}. */
+  insight?: boolean;
   /** Pictures that steer the drawing; of the kinds in {@link Info.controls}. */
   controls?: ControlOptions[];
   /** What models that draw along hear of each other: one of {@link Info.exchanges}. */
@@ -154,6 +167,8 @@ export interface DrawOptions {
   upsampler?: string;
   /** The kind of control whose model draws the draft, whatever the size. */
   draft?: ControlKind;
+  /** The numbers that networks compute in: "auto" takes f16 where the GPU has `shader-f16`, else f32. */
+  precision?: "auto" | Precision;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
   /** What arrives for the drawing while it is drawn. */
@@ -182,8 +197,23 @@ export interface StepProgress {
   steps: number;
   /** Part of the running step that is done, 0 to 1. */
   within: number;
-  /** What the picture looks like so far, small. */
+  /** What the picture looks like so far: a pixel a latent cell from a projection, of the picture's size from the decoder. */
   preview?: Pixels;
+  previewBy?: "projection" | "decoder";
+  /** With the event that finishes a step: the noise level that the step started from. */
+  sigma?: number;
+  /** With that event: the expert that has this noise level; null in an undivided model. */
+  expert?: "structure" | "texture" | null;
+  /** With that event, if it was asked for. */
+  insight?: Insight;
+}
+
+/** What a step was made of. There are no pictures of models that have no projection. */
+export interface Insight {
+  /** The latent that the step started from, noise and all, scaled to unit variance. */
+  noisy: Pixels | null;
+  /** What each model that was asked takes the picture to be, and its weight among all; the model's own first, if it was asked. */
+  estimates: { model: string; weight: number; picture: Pixels | null }[];
 }
 
 /** Straight 8-bit RGBA, rows from the top. */
@@ -201,6 +231,16 @@ export interface Picture extends Pixels {
   seed: number;
   /** Seconds by stage. */
   timings: Record<string, number>;
+  /** The numbers that it was computed with. */
+  arithmetic: Arithmetic;
+}
+
+/** The numbers that a picture was computed with, at the end of each stage. */
+export interface Arithmetic {
+  denoise: Precision;
+  autoencoder: Precision;
+  /** Where f16 was too small: that evaluation of the stage's networks (from 1) was made again in f32, and so were all after it. */
+  overflows: { stage: "denoise" | "autoencoder"; evaluation: number }[];
 }
 
 /** What was loaded, and where it runs. */
@@ -214,6 +254,8 @@ export interface Info {
   deviceDetail: string;
   /** Whether `auto` had to fall back to the CPU. */
   fallback: boolean;
+  /** The numbers that networks compute in here, unless a request says otherwise. */
+  precision: Precision;
   /** Size of the model's files. */
   bytes: number;
   styles: { id: string; name: Bilingual }[];
@@ -234,6 +276,10 @@ export interface Info {
   image: { width: number; height: number; multiple: number; max: number };
   /** Whether a drawing can begin with a picture, or with a draft of another size. */
   encodes: boolean;
+  /** Whether steps can show their latent without the decoder. */
+  projects: boolean;
+  /** File in the model's folder that lists what it knows by name; null if there is none. */
+  vocabulary: string | null;
   /** Whether pictures come out with transparency. */
   transparency: boolean;
   /** Share of the noise scale that the structure expert draws, 0 to 1; absent for an undivided model. */
@@ -277,7 +323,7 @@ export type Call =
 export type ToWorker = { id: number } & (Call | { op: "cancel" });
 
 /** A finished picture as it crosses from the worker. */
-export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: Record<string, number> };
+export type PictureMessage = Omit<Picture, "png" | "seed"> & { png: Uint8Array<ArrayBuffer> };
 
 /** Where a drawing stands after a step: what another engine needs to finish it. */
 export interface CheckpointMessage {
@@ -295,3 +341,103 @@ export type FromWorker =
   | { id: number; error: ErrorMessage }
   | { end: ErrorMessage }
   | { life: string };
+
+/**
+ * What becomes of a drawing that is asked for while the engine draws: it waits; it fails with `busy`; or it takes the place of
+ * what the same element has running or waiting.
+ */
+export type QueuePolicy = "queue" | "reject" | "replace";
+
+/** A drawing is done. */
+export interface ImageDetail {
+  /** The picture as the form gets it. */
+  file: File;
+  picture: Picture;
+  prompt: string;
+  seed: number;
+}
+
+/** What an element was at. */
+export interface TaskDetail {
+  task: "draw" | "load";
+  /** The prompt of a drawing. */
+  prompt?: string;
+}
+
+/** What failed, and why. */
+export interface ErrorDetail extends TaskDetail {
+  error: PanguDrawError;
+  code: string;
+  message: string;
+}
+
+/** The events of `<pangu-draw>`; none bubbles. */
+export interface PanguDrawElementEventMap extends Omit<HTMLElementEventMap, "cancel" | "error"> {
+  "load-progress": CustomEvent<LoadProgress>;
+  step: CustomEvent<StepProgress>;
+  image: CustomEvent<ImageDetail>;
+  error: CustomEvent<ErrorDetail>;
+  cancel: CustomEvent<TaskDetail>;
+}
+
+/** `<pangu-draw>`. Numbers are null where the model's own setting holds. */
+export interface PanguDrawElement extends HTMLElement {
+  /** The folder that holds `model.json`; the default model beside `element.js` unless said otherwise. */
+  model: string;
+  /** What is in the field now; the attribute is what it begins with. */
+  prompt: string;
+  negativePrompt: string;
+  /** Id of one of {@link Info.styles}. The attribute is `picture-style`: `style` is CSS. */
+  pictureStyle: string;
+  seed: number | null;
+  steps: number | null;
+  guidance: number | null;
+  width: number | null;
+  height: number | null;
+  /** Kinds of pictures that the visitor may add, separated by spaces. */
+  controls: string;
+  device: DeviceChoice;
+  /** `auto` is the colour scheme of the page. */
+  theme: "auto" | "light" | "dark";
+  queuePolicy: QueuePolicy;
+  /** Whether what a drawing needs is fetched at once. */
+  preload: boolean;
+  name: string;
+  /** Whether the form wants a picture. */
+  required: boolean;
+  disabled: boolean;
+  /** The picture that the form gets. */
+  readonly value: File | null;
+  readonly type: string;
+  readonly form: HTMLFormElement | null;
+  readonly labels: NodeList;
+  readonly validity: ValidityState;
+  readonly validationMessage: string;
+  readonly willValidate: boolean;
+  checkValidity(): boolean;
+  reportValidity(): boolean;
+  /** Draws what the attributes and the visitor say; `options` say more, or otherwise. */
+  draw(options?: Partial<DrawOptions>): Promise<Picture>;
+  /** Fetches what the first step of a drawing needs; the rest follows. */
+  load(): Promise<void>;
+  /** Ends what this element draws, waits for, or loads. */
+  cancel(): void;
+  addEventListener<Type extends keyof PanguDrawElementEventMap>(
+    type: Type,
+    listener: (this: PanguDrawElement, event: PanguDrawElementEventMap[Type]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<Type extends keyof PanguDrawElementEventMap>(
+    type: Type,
+    listener: (this: PanguDrawElement, event: PanguDrawElementEventMap[Type]) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | EventListenerOptions): void;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "pangu-draw": PanguDrawElement;
+  }
+}

@@ -8,12 +8,16 @@ import init, { Engine, delete_stored_model, image_size, list_models, start } fro
 /** @param {FromWorker} message @param {Transferable[]} [transfer] */
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
 
+/** A panic is told first, and in its own words; where there is no memory left, Rust only traps. @param {unknown} reason */
+const describe = (reason) =>
+  reason instanceof WebAssembly.RuntimeError && /unreachable/i.test(reason.message) ? `out of memory: ${reason}` : String(reason);
+
 /**
  * Says the worker's last word: after a panic or a trap the engine's memory is in no known state.
  *
  * @param {unknown} reason
  */
-const crash = (reason) => post({ end: { code: "crash", message: String(reason), details: {} } });
+const crash = (reason) => post({ end: { code: "crash", message: describe(reason), details: {} } });
 
 // Held for life: that the page gets it is the only sign of a worker that was killed.
 const life = "pangu-draw-" + Math.random();
@@ -35,7 +39,12 @@ const started = init().then(({ memory }) => {
   start(crash);
   return memory;
 });
-started.catch(crash);
+started.catch((error) =>
+  crash(
+    `the WebAssembly module could not be started: ${error}. Is it served (to another origin: with Access-Control-Allow-Origin),` +
+      " and does the page's Content-Security-Policy allow it ('wasm-unsafe-eval', connect-src)?",
+  ),
+);
 
 /** What the browser calls the GPU; its full name is kept from web pages. */
 async function adapterName() {
@@ -69,12 +78,18 @@ function fail(id, error) {
   post(gpu && error.code === "device" ? { end: error } : { id, error });
 }
 
+/** Fails when the call is cancelled: before the engine is here, nobody else hears of that. @param {AbortSignal} signal */
+const aborted = (signal) =>
+  new Promise((_, reject) => {
+    signal.onabort = () => reject({ code: "cancelled", message: "cancelled", details: {} });
+  });
+
 globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
   if (call.op === "cancel") return running.get(call.id)?.abort();
   const controller = new AbortController();
   running.set(call.id, controller);
   try {
-    await started;
+    await Promise.race([started, aborted(controller.signal)]);
     const result = await serve(call, controller.signal);
     const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));
@@ -84,5 +99,5 @@ globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>}
     running.delete(call.id);
   }
 });
-globalThis.addEventListener("error", (event) => crash(event.message));
+globalThis.addEventListener("error", (event) => crash(event.error ?? event.message));
 globalThis.addEventListener("unhandledrejection", (event) => crash(event.reason));

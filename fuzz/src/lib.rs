@@ -32,30 +32,16 @@ pub mod diffusion {
     pub mod schedule;
 }
 
+#[path = "../../src/coop"]
 pub mod coop {
+    mod strength;
     pub mod latent {
-        use serde::{Deserialize, Serialize};
-
-        /// As in `src/coop/latent.rs`.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Falloff {
-            #[default]
-            Constant,
-            Noise,
-        }
+        pub use super::strength::Falloff;
     }
 }
 
+#[path = "../../src/decoupled"]
 pub mod decoupled {
-    use serde::{Deserialize, Serialize};
-
-    /// As in `src/decoupled.rs`.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    pub enum BoundaryRule {
-        #[default]
-        Timestep,
-        PreviousStep,
-    }
+    mod boundary;
+    pub use boundary::BoundaryRule;
 }

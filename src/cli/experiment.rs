@@ -163,6 +163,9 @@ struct CoopArgs {
     /// Emoji styles asked for: those that all models know.
     #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
     styles: Vec<String>,
+    /// Emoji styles that only the default model was trained on: outlines are measured on them, too.
+    #[arg(long, value_delimiter = ',', default_value = "sticker,cartoon,line")]
+    home_styles: Vec<String>,
     /// What is asked for, as for `eval`.
     #[arg(long, value_parser = Mix::parse, default_value = "")]
     mix: Mix,
@@ -187,6 +190,7 @@ impl CoopArgs {
             large: self.large,
             costs: self.costs,
             styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
+            home_styles: self.home_styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
             mix: self.mix,
             budget: Duration::from_secs_f64(60.0 * self.minutes),
             seed: self.seed,

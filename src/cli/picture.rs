@@ -150,7 +150,7 @@ impl OutlineArgs {
             ReadingArg::Picture => Reading::Picture,
         };
         let lines = control::outline(&read(&self.picture)?, reading, [self.size.1, self.size.0])?;
-        write_atomically(&self.output, &lines.to_image().to_png("outline")?)
+        write_atomically(&self.output, &lines.to_image().to_png(&[])?)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sub-module 1 of Coop-Diffusion: models with different latent spaces denoise together (PanGu-Draw, Algorithm 1).
 
+pub use super::strength::{Falloff, Strength};
+
 use super::{Opening, Participant};
 use crate::{
     Error, Result,
@@ -43,6 +45,18 @@ pub struct CoopLatent<'a> {
     pub upsampler: Upsampler,
     /// The last fused estimate, for [`Exchange::Renoised`].
     last: RefCell<Option<Tensor<4>>>,
+    /// What the models said in the last evaluation, if somebody wants to see it.
+    asides: Option<RefCell<Vec<Aside>>>,
+}
+
+/// What one model said in an evaluation, before it was fused.
+pub struct Aside {
+    /// Which of the foreign models; none for the home model.
+    pub foreign: Option<usize>,
+    /// Its weight in the fused estimate.
+    pub weight: f64,
+    /// Its estimate, in its own space.
+    pub x0: Tensor<4>,
 }
 
 /// A model that draws along.
@@ -55,43 +69,6 @@ pub struct Foreign<'a> {
     pub strength: Strength,
     /// Standard normal noise in the shape of its latent: `z'_T`. The paper's `z'_T = z_T` is for latents of one shape.
     pub noise: Tensor<4>,
-}
-
-/// The weight `d` of a foreign model, which may fall as the noise does.
-///
-/// An autoencoder's round trip error enters `eps~` multiplied by `1 / sigma`, and a foreign model knows nothing of the home
-/// model's finest detail: late steps are better left to the home model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Strength {
-    /// The weight where noise is all there is, in `[0, 1]`.
-    pub weight: f64,
-    /// The noise level below which it is 0.
-    pub until: f64,
-    /// How it falls until there.
-    pub falloff: Falloff,
-}
-
-impl Strength {
-    /// `d(sigma)`.
-    pub fn at(&self, sigma: f64) -> f64 {
-        let share = match self.falloff {
-            _ if sigma < self.until || sigma == 0.0 => 0.0,
-            Falloff::Constant => 1.0,
-            Falloff::Noise => sigma * sigma / (sigma * sigma + 1.0),
-        };
-        self.weight * share
-    }
-}
-
-/// How a weight falls with the noise level.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Falloff {
-    /// It does not.
-    #[default]
-    Constant,
-    /// As the share of noise in the latent's variance, `1 - abar = sigma^2 / (sigma^2 + 1)`.
-    Noise,
 }
 
 /// What the foreign models hear of the fused estimate.
@@ -145,7 +122,23 @@ impl FromStr for Exchange {
 impl<'a> CoopLatent<'a> {
     /// `home`, with `foreign` models drawing along.
     pub fn new(home: Participant<'a>, foreign: Vec<Foreign<'a>>, exchange: Exchange, upsampler: Upsampler) -> Self {
-        Self { home, foreign, exchange, upsampler, last: RefCell::new(None) }
+        Self { home, foreign, exchange, upsampler, last: RefCell::new(None), asides: None }
+    }
+
+    /// Keeps what the models say, for [`CoopLatent::asides`].
+    pub fn observed(self) -> Self {
+        Self { asides: Some(RefCell::default()), ..self }
+    }
+
+    /// What each model that was asked said in the last evaluation, the home model first. Nothing unless it is observed.
+    pub fn asides(&self) -> Vec<Aside> {
+        self.asides.as_ref().map(RefCell::take).unwrap_or_default()
+    }
+
+    fn note(&self, foreign: Option<usize>, weight: f64, x0: &Tensor<4>) {
+        if let Some(asides) = &self.asides {
+            asides.borrow_mut().push(Aside { foreign, weight, x0: x0.clone() });
+        }
     }
 
     /// All latents where a run begins, at `sigma`. Where the picture is known already, the foreign models start from it, too.
@@ -235,6 +228,7 @@ impl<'a> CoopLatent<'a> {
         let mut terms = Vec::new();
         if own > 0.0 {
             let x0 = home.denoiser.denoise(z, sigma, cond, pace).await?;
+            self.note(None, own, &x0);
             terms.push(if own == 1.0 { x0 } else { x0 * own });
         }
         for (index, (foreign, &weight)) in self.foreign.iter().zip(&weights).enumerate() {
@@ -249,6 +243,7 @@ impl<'a> CoopLatent<'a> {
                 _ => latents[index].clone(),
             };
             let x0 = foreign.model.denoiser.denoise(z, sigma, &foreign.cond, pace).await?;
+            self.note(Some(index), weight, &x0);
             if self.exchange == Exchange::OneWay {
                 latents[index] = x0.clone();
             }
@@ -272,6 +267,7 @@ impl<'a> CoopLatent<'a> {
 
 impl Denoiser for CoopLatent<'_> {
     fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        drop(self.asides());
         Box::pin(self.fuse(x, sigma, cond, pace))
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod latent;
 pub mod resolution;
+mod strength;
 
 use crate::{
     Result,

@@ -1,4 +1,4 @@
-//! Classifier-free guidance and PanGu-Draw's style guidance.
+//! Classifier-free guidance, PanGu-Draw's style guidance, and guidance by a control.
 
 use super::{Cond, Denoiser, Denoising};
 use crate::nets::Pace;
@@ -54,6 +54,35 @@ impl<D: Denoiser> Denoiser for Guided<D> {
             };
             let weighted = denoised.into_iter().zip(&terms).map(|(x0, (weight, _))| x0 * *weight);
             Ok(weighted.reduce(|sum, term| sum + term).expect("weights that sum to one are not all zero"))
+        })
+    }
+}
+
+/// Guidance by what a control adds, as classifier-free guidance is by what words add (Brooks et al. 2023, `s_I` of equation 3,
+/// here inside the guidance by words):
+///
+/// `x0 = x0(free) + s_control (x0(controlled) - x0(free))`
+///
+/// With `scale = 1` the free denoiser is not asked.
+#[derive(Debug, Clone)]
+pub struct ControlGuided<C, F> {
+    /// Follows the control.
+    pub controlled: C,
+    /// The same without the control.
+    pub free: F,
+    /// `s_control`.
+    pub scale: f64,
+}
+
+impl<C: Denoiser, F: Denoiser> Denoiser for ControlGuided<C, F> {
+    fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        if self.scale == 1.0 {
+            return self.controlled.denoise(x, sigma, cond, pace);
+        }
+        Box::pin(async move {
+            let controlled = self.controlled.denoise(x.clone(), sigma, cond, pace).await?;
+            let free = self.free.denoise(x, sigma, cond, pace).await?;
+            Ok(controlled * self.scale + free * (1.0 - self.scale))
         })
     }
 }

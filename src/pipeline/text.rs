@@ -40,7 +40,7 @@ pub struct TextEncoders {
 /// A text encoder, and what of its answer counts.
 enum Encoder {
     Sentence(Rc<Resident<Sentence>>),
-    Clip { clip: Rc<Resident<Clip>>, layer: ClipLayer, pooled: bool },
+    Clip { clip: Rc<Resident<Clip>>, layer: ClipLayer, pooled: bool, pad: u32 },
 }
 
 /// The project's own text encoder and its vocabulary.
@@ -87,26 +87,24 @@ struct Encoded {
 }
 
 impl TextEncoders {
-    /// The encoders that `config` names.
+    /// The encoders of `text`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Unsupported`] if the manifest does not list them.
-    pub fn new(config: &PipelineConfig, folder: (&Depot, &Rc<Manifest>), residency: &Rc<Residency>) -> Result<Self> {
+    pub fn new(text: &[TextConfig], folder: (&Depot, &Rc<Manifest>), residency: &Rc<Residency>) -> Result<Self> {
         let encoder = |config: &TextConfig| {
             Ok::<_, Error>(match config {
                 TextConfig::Sentence { component } => {
                     Encoder::Sentence(residency.part(folder, component, &["SentenceEncoder"], Sentence::load)?)
                 }
                 TextConfig::Clip { component, layer, pooled, pad } => {
-                    let pad = *pad;
-                    let load = move |arrival, device| Clip::load(arrival, pad, device);
                     let networks = ["CLIPTextModel", "CLIPTextModelWithProjection"];
-                    let clip = residency.part(folder, component, &networks, load)?;
-                    Encoder::Clip { clip, layer: *layer, pooled: *pooled }
+                    let clip = residency.part(folder, component, &networks, Clip::load)?;
+                    Encoder::Clip { clip, layer: *layer, pooled: *pooled, pad: *pad }
                 }
             })
         };
-        let encoders = config.text.iter().map(encoder).collect::<Result<_>>()?;
+        let encoders = text.iter().map(encoder).collect::<Result<_>>()?;
         Ok(Self { encoders, device: residency.device().clone() })
     }
 
@@ -159,9 +157,10 @@ impl TextEncoders {
                     tokens.push(sentences.tokens);
                     pooled_text = Some(sentences.pooled);
                 }
-                Encoder::Clip { clip, layer, pooled } => {
+                Encoder::Clip { clip, layer, pooled, pad } => {
                     let clip = clip.get(pace).await?;
-                    let output = clip.net.forward(&[clip.tokenizer.encode(text, CONTEXT_LENGTH)], pace).await?;
+                    let ids = clip.tokenizer.encode(text, CONTEXT_LENGTH, *pad)?;
+                    let output = clip.net.forward(&[ids], pace).await?;
                     tokens.push(match layer {
                         ClipLayer::Last => output.last_hidden_state,
                         ClipLayer::Penultimate => output.penultimate_hidden_state,
@@ -226,15 +225,90 @@ impl Sentence {
 }
 
 impl Clip {
-    async fn load(arrival: Arrival, pad: u32, device: Device) -> Result<Self> {
+    async fn load(arrival: Arrival, device: Device) -> Result<Self> {
         let config: ClipTextConfig = arrival.config()?;
         let tokenizer = match arrival.header().text(TOKENIZER_JSON) {
-            Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes(), pad)?,
+            Some(json) => BpeTokenizer::from_tokenizer_json(json.as_bytes())?,
             None => {
                 let (vocabulary, merges) = (arrival.text(VOCAB_JSON)?, arrival.text(MERGES_TXT)?);
-                BpeTokenizer::new(vocabulary.as_bytes(), merges.as_bytes(), pad)?
+                BpeTokenizer::new(vocabulary.as_bytes(), merges.as_bytes())?
             }
         };
         Ok(Self { net: arrival.load(config.init(&device)?, "").await?, tokenizer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::{
+        gguf::{CONFIG, Metadata, Value},
+        manifest::{self, Component, Title},
+        quant::GgmlType,
+        source::MemorySource,
+        write_module,
+    };
+    use pollster::block_on;
+    use sha2::{Digest, Sha256};
+
+    /// Two models that have a CLIP tower in common, but not what they fill up short prompts with.
+    #[test]
+    fn models_that_share_a_tower_pad_as_each_says() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/goldens/clip_bpe.json")).unwrap();
+        let config = ClipTextConfig {
+            vocab_size: 677,
+            hidden_size: 16,
+            intermediate_size: 16,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            eos_token_id: 676,
+            ..ClipTextConfig::default()
+        };
+        let device = Device::flex();
+        let net = config.init(&device).unwrap();
+        let metadata = Metadata::from([
+            (CONFIG.into(), Value::String(serde_json::to_string(&config).unwrap())),
+            (VOCAB_JSON.into(), Value::String(golden["vocab_json"].as_str().unwrap().into())),
+            (MERGES_TXT.into(), Value::String(golden["merges_txt"].as_str().unwrap().into())),
+        ]);
+        let bytes = write_module(&net, "", GgmlType::F32, &metadata, Vec::new()).unwrap();
+        let component = Component {
+            role: "text".into(),
+            network: "CLIPTextModel".into(),
+            file: "text.gguf".into(),
+            folder: None,
+            bytes: bytes.len() as u64,
+            sha256: vec![hex::encode(Sha256::digest(&bytes))],
+        };
+        let manifest = Rc::new(Manifest {
+            format: manifest::FORMAT,
+            name: "tower".into(),
+            title: Title { en: "Tower".into(), zh: "塔".into() },
+            licence: "MIT".into(),
+            attribution: vec![],
+            chunk_bytes: bytes.len() as u64,
+            components: vec![component],
+            vocabulary: None,
+            pipeline: serde_json::Value::Null,
+        });
+        let depot = Depot::new(Rc::new(MemorySource([("text.gguf".into(), bytes)].into())), None);
+        let (residency, pace) = (Residency::new(device, u64::MAX), Pace::free());
+        let encoders = |pad| {
+            let clip = TextConfig::Clip { component: "text".into(), layer: ClipLayer::Last, pooled: false, pad };
+            TextEncoders::new(&[clip], (&depot, &manifest), &residency).unwrap()
+        };
+        let models = [(encoders(676), "ids_end"), (encoders(0), "ids_bang")];
+        for (text, i) in [("a red apple", 4), ("a", 2)] {
+            assert_eq!(golden["texts"][i], text);
+            for (model, ids) in &models {
+                let ids: Vec<u32> = serde_json::from_value(golden[ids][i].clone()).unwrap();
+                let expected = block_on(net.forward(&[ids], &pace)).unwrap().last_hidden_state;
+                let found = block_on(model.text(text, &pace)).unwrap().tokens;
+                found.into_data().assert_eq(&expected.into_data(), true);
+            }
+        }
+        assert_eq!(residency.bytes(), manifest.components[0].bytes, "the tower is here once");
+        assert_eq!(block_on(encoders(677).text("a", &pace)).err().unwrap().code(), "corrupt");
     }
 }

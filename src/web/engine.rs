@@ -5,24 +5,23 @@ use super::{
     fetch::Fetch,
     from_js, journal,
     pictures::{control_view, from_pixels, get, set, to_pixels},
-    storage::OriginStore,
-    to_js, turn,
+    storage, to_js, turn,
 };
 use crate::{
-    Error, Result,
+    Error, Image, Result,
     coop::latent::Exchange,
-    device::{self, DeviceChoice, OpenDevice},
+    device::{self, DeviceChoice, OpenDevice, PrecisionChoice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
-        Checkpoint, Drawing, Event, Generator, LoadProgress, MEMORY, Request,
+        Checkpoint, Drawing, Event, Generator, LoadProgress, MEMORY, Request, StepEvent,
         config::{ControlKind, ExpertsConfig, PixelRange},
     },
     pixels::Upsampler,
     weights::{
         Depot,
         http::{Http, Patience},
-        store::{Store, delete_model, stored_models},
+        store::{delete_model, stored_models},
     },
 };
 use js_sys::{Array, Function, Uint8Array};
@@ -108,6 +107,7 @@ impl Engine {
             "device": if device.backend == "wgpu" { "webgpu" } else { "cpu" },
             "deviceDetail": device.notice.as_ref().unwrap_or(&device.name),
             "fallback": device.notice.is_some(),
+            "precision": device.precision(PrecisionChoice::Auto).expect("every device has some numbers"),
             "bytes": manifest.components.iter().map(|component| component.bytes).sum::<u64>(),
             "styles": styles,
             "samplers": Sampler::ALL,
@@ -125,6 +125,8 @@ impl Engine {
             },
             "image": config.image,
             "encodes": config.latent.encoder.is_some(),
+            "projects": config.latent.projection.is_some(),
+            "vocabulary": manifest.vocabulary,
             "transparency": config.latent.pixels == PixelRange::InkAndCover,
             "boundary": boundary,
         }))
@@ -168,9 +170,9 @@ impl Engine {
         let pace = Pace::cancellable();
         let _aborting = Aborting::new(&signal, &pace)?;
         let open = async {
-            let store = if store { OriginStore::open().await } else { None };
+            let store = if store { storage::open().await } else { None };
             let source = Http::new(&url, Fetch { stored: store.is_some() }, Patience::default());
-            let depot = Depot::new(Rc::new(source), store.map(|store| Rc::new(store) as Rc<dyn Store>));
+            let depot = Depot::new(Rc::new(source), store);
             Generator::open(depot, device::open(choice).await?, memory.map_or(MEMORY, |bytes| bytes as u64)).await
         };
         Ok(Self { generator: pace.race(open).await?, url })
@@ -225,11 +227,13 @@ impl Engine {
             Event::Load(progress) => call_with(&on_preview, &progress),
             Event::Step(step) => {
                 at.set((step.index + 1, step.of));
-                report(stage(at.get()), 0.0);
+                let _ = on_preview.call1(&JsValue::NULL, &step_event(step, stage(at.get())));
             }
             Event::Preview(image) => {
                 let (step, steps) = at.get();
-                let event = to_js(&json!({ "stage": "denoise", "step": step, "steps": steps, "within": 0 }));
+                let event =
+                    json!({ "stage": "denoise", "step": step, "steps": steps, "within": 0, "previewBy": "decoder" });
+                let event = to_js(&event);
                 set(&event, "preview", &to_pixels(&image));
                 let _ = on_preview.call1(&JsValue::NULL, &event);
             }
@@ -246,6 +250,36 @@ impl Engine {
         journal::check()?;
         picture(&drawing)
     }
+}
+
+/// A step that is done, as a `StepProgress` object.
+fn step_event(step: StepEvent, stage: &str) -> JsValue {
+    let event = to_js(&json!({
+        "stage": stage,
+        "step": step.index + 1,
+        "steps": step.of,
+        "within": 0,
+        "sigma": step.sigma,
+        "expert": step.expert,
+    }));
+    let picture = |image: &Option<Image>| image.as_ref().map_or(JsValue::NULL, to_pixels);
+    if let Some(image) = &step.preview {
+        set(&event, "preview", &to_pixels(image));
+        set(&event, "previewBy", &"projection".into());
+    }
+    if let Some(insight) = &step.insight {
+        let estimates = Array::new();
+        for estimate in &insight.estimates {
+            let object = to_js(&json!({ "model": estimate.model, "weight": estimate.weight }));
+            set(&object, "picture", &picture(&estimate.image));
+            estimates.push(&object);
+        }
+        let object = to_js(&json!({}));
+        set(&object, "noisy", &picture(&insight.noisy));
+        set(&object, "estimates", &estimates);
+        set(&event, "insight", &object);
+    }
+    event
 }
 
 /// Calls back with plain data. A listener that throws has only itself to blame.
@@ -276,8 +310,8 @@ fn call_with(listener: &Function, progress: &LoadProgress) {
 #[wasm_bindgen]
 pub async fn list_models() -> Result<JsValue, JsValue> {
     let list = async {
-        match OriginStore::open().await {
-            Some(store) => stored_models(&store).await,
+        match storage::open().await {
+            Some(store) => stored_models(&*store).await,
             None => Ok(Vec::new()),
         }
     };
@@ -289,8 +323,8 @@ pub async fn list_models() -> Result<JsValue, JsValue> {
 pub async fn delete_stored_model(address: String) -> Result<f64, JsValue> {
     let delete = async {
         let nothing = || Error::Invalid { parameter: "model", why: "this browser stores no models".into() };
-        let store = OriginStore::open().await.ok_or_else(nothing)?;
-        delete_model(&store, address.trim_end_matches('/')).await
+        let store = storage::open().await.ok_or_else(nothing)?;
+        delete_model(&*store, address.trim_end_matches('/')).await
     };
     delete.await.map(|bytes| bytes as f64).map_err(error_to_js)
 }
@@ -314,6 +348,7 @@ fn picture(drawing: &Drawing) -> Result<JsValue> {
     let timings: serde_json::Map<_, _> =
         drawing.timings.iter().map(|(stage, seconds)| (stage.to_string(), json!(seconds))).collect();
     set(&object, "timings", &to_js(&timings));
+    set(&object, "arithmetic", &to_js(&drawing.arithmetic));
     Ok(object)
 }
 

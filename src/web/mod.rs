@@ -6,10 +6,14 @@
 mod engine;
 mod fetch;
 pub mod journal;
+#[cfg(feature = "bench")]
+mod layer;
 mod pictures;
-mod storage;
+pub mod storage;
 
 pub use engine::{Engine, delete_stored_model, list_models};
+#[cfg(feature = "bench")]
+pub use layer::Layer;
 pub use pictures::image_size;
 
 use crate::{Error, Result};

@@ -1,17 +1,19 @@
-//! The browser's own file system (OPFS) as a store of chunks.
+//! Where the browser keeps chunks: in the origin's private file system (OPFS), or else in IndexedDB.
+
+mod database;
+mod files;
+
+pub use database::DatabaseStore;
+pub use files::FileStore;
 
 use super::describe;
 use crate::{
-    Error, Result,
-    weights::{
-        source::Pending,
-        store::{Lock, Store},
-    },
+    Error,
+    weights::store::{Lock, Store},
 };
-use js_sys::{AsyncIterator, Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Function, Promise};
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
 };
 use wasm_bindgen::{JsCast, JsValue, closure::Closure, prelude::wasm_bindgen};
@@ -19,40 +21,6 @@ use wasm_bindgen_futures::JsFuture;
 
 #[wasm_bindgen]
 extern "C" {
-    type Directory;
-    #[wasm_bindgen(catch, js_namespace = ["navigator", "storage"], js_name = getDirectory)]
-    fn get_directory() -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch, js_name = getDirectoryHandle)]
-    fn get_directory_handle(this: &Directory, name: &str, options: &JsValue) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch, js_name = getFileHandle)]
-    fn get_file_handle(this: &Directory, name: &str, options: &JsValue) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch, js_name = removeEntry)]
-    fn remove_entry(this: &Directory, name: &str) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method)]
-    fn values(this: &Directory) -> AsyncIterator;
-
-    type FileHandle;
-    #[wasm_bindgen(method, getter)]
-    fn name(this: &FileHandle) -> String;
-    #[wasm_bindgen(method, catch, js_name = getFile)]
-    fn get_file(this: &FileHandle) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch, js_name = createWritable)]
-    fn create_writable(this: &FileHandle) -> Result<Promise, JsValue>;
-
-    type Writable;
-    #[wasm_bindgen(method, catch)]
-    fn write(this: &Writable, bytes: &Uint8Array) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    fn close(this: &Writable) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    fn abort(this: &Writable) -> Result<Promise, JsValue>;
-
-    type Blob;
-    #[wasm_bindgen(method, getter)]
-    fn size(this: &Blob) -> f64;
-    #[wasm_bindgen(method, catch, js_name = arrayBuffer)]
-    fn array_buffer(this: &Blob) -> Result<Promise, JsValue>;
-
     #[wasm_bindgen(catch, js_namespace = ["navigator", "locks"], js_name = request)]
     fn request_lock(name: &str, callback: &JsValue) -> Result<Promise, JsValue>;
 }
@@ -60,123 +28,48 @@ extern "C" {
 /// Name of the folder, of the locks, and of what else the origin may see of us.
 const NAME: &str = "pangu-draw";
 
-/// A folder of the origin's private file system. A file is replaced wholly when its writer is closed, and not before.
-pub struct OriginStore(Directory);
-
-impl OriginStore {
-    /// The store, where the browser has one and may write to it: private windows and insecure pages often have none.
-    pub async fn open() -> Option<Self> {
-        let open = async {
-            // Some browsers have the folder, but no writer.
-            let handles = Reflect::get(&js_sys::global(), &"FileSystemFileHandle".into())?;
-            if !Reflect::has(&Reflect::get(&handles, &"prototype".into())?, &"createWritable".into())? {
-                return Err("files of this origin cannot be written".into());
-            }
-            let root: Directory = settled(get_directory()).await?.unchecked_into();
-            Ok(Self(settled(root.get_directory_handle(NAME, &create())).await?.unchecked_into()))
-        };
-        open.await.inspect_err(|error| log::warn!("models are not stored: {}", describe(error))).ok()
-    }
-
-    async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, JsValue> {
-        let handle = match settled(self.0.get_file_handle(key, &JsValue::UNDEFINED)).await {
-            Ok(handle) => handle.unchecked_into::<FileHandle>(),
-            Err(error) if named(&error, "NotFoundError") => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let file: Blob = settled(handle.get_file()).await?.unchecked_into();
-        let bytes = settled(file.array_buffer()).await?;
-        Ok(Some(Uint8Array::new(&bytes).to_vec()))
-    }
-
-    async fn write(&self, key: &str, bytes: &[u8]) -> Result<(), JsValue> {
-        let handle: FileHandle = settled(self.0.get_file_handle(key, &create())).await?.unchecked_into();
-        let writable: Writable = settled(handle.create_writable()).await?.unchecked_into();
-        let written = async {
-            settled(writable.write(&Uint8Array::from(bytes))).await?;
-            settled(writable.close()).await
-        };
-        match written.await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // What was there before stays; a file that was made for this is empty, and goes.
-                let _ = settled(writable.abort()).await;
-                let _ = settled(self.0.remove_entry(key)).await;
-                Err(error)
-            }
+/// The store, where the browser has one and may write to it: private windows and insecure pages may have none.
+pub async fn open() -> Option<Rc<dyn Store>> {
+    let no_files = match FileStore::open().await {
+        Ok(store) => {
+            // What was kept there before the browser learned to write files could be neither listed nor deleted any more.
+            DatabaseStore::discard();
+            return Some(Rc::new(store));
         }
-    }
-
-    async fn sizes(&self) -> Result<BTreeMap<String, u64>, JsValue> {
-        let (entries, mut sizes) = (self.0.values(), BTreeMap::new());
-        loop {
-            let next = JsFuture::from(entries.next()?).await?;
-            if Reflect::get(&next, &"done".into())?.is_truthy() {
-                return Ok(sizes);
-            }
-            let handle: FileHandle = Reflect::get(&next, &"value".into())?.unchecked_into();
-            // What vanished meanwhile, or is no file, is not listed.
-            if let Ok(file) = settled(handle.get_file()).await {
-                sizes.insert(handle.name(), file.unchecked_into::<Blob>().size() as u64);
-            }
+        Err(error) => describe(&error),
+    };
+    match DatabaseStore::open().await {
+        Ok(store) => Some(Rc::new(store)),
+        Err(error) => {
+            log::warn!("models are not stored: {no_files}; {}", describe(&error));
+            None
         }
     }
 }
 
-impl Store for OriginStore {
-    fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<Vec<u8>>>> {
-        Box::pin(async move {
-            let read = self.read(key).await;
-            read.map_err(|error| Error::Read { what: format!("{key} in the store"), why: describe(&error) })
-        })
-    }
-
-    fn put<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Pending<'a, Result<()>> {
-        Box::pin(async move { self.write(key, bytes).await.map_err(|error| refused(key, &error)) })
-    }
-
-    fn remove<'a>(&'a self, key: &'a str) -> Pending<'a, Result<()>> {
-        Box::pin(async move {
-            match settled(self.0.remove_entry(key)).await {
-                Err(error) if !named(&error, "NotFoundError") => Err(refused(key, &error)),
-                _ => Ok(()),
+/// A lock of the name `key`, held across all tabs of the origin.
+async fn lock(key: &str) -> Lock {
+    let held = Rc::new(Held::default());
+    let granted = Promise::new(&mut |granted, _| {
+        let held = held.clone();
+        let callback = Closure::once_into_js(move |_lock: JsValue| {
+            let _ = granted.call0(&JsValue::NULL);
+            // The lock is held until this promise resolves.
+            Promise::new(&mut |release, _| held.release_by(release))
+        });
+        match request_lock(&format!("{NAME} {key}"), &callback) {
+            // Rejected when the page goes; nobody waits any more then.
+            Ok(request) => ignore(&request),
+            // Without locks two tabs may fetch the same chunk, which harms nothing.
+            Err(_) => {
+                let _ = callback.unchecked_ref::<Function>().call0(&JsValue::NULL);
             }
-        })
-    }
-
-    fn list(&self) -> Pending<'_, Result<BTreeMap<String, u64>>> {
-        Box::pin(async move {
-            let listed = self.sizes().await;
-            listed.map_err(|error| Error::Read { what: "the store".into(), why: describe(&error) })
-        })
-    }
-
-    /// Held across all tabs of the origin.
-    fn lock<'a>(&'a self, key: &'a str) -> Pending<'a, Lock> {
-        Box::pin(async move {
-            let held = Rc::new(Held::default());
-            let granted = Promise::new(&mut |granted, _| {
-                let held = held.clone();
-                let callback = Closure::once_into_js(move |_lock: JsValue| {
-                    let _ = granted.call0(&JsValue::NULL);
-                    // The lock is held until this promise resolves.
-                    Promise::new(&mut |release, _| held.release_by(release))
-                });
-                match request_lock(&format!("{NAME} {key}"), &callback) {
-                    // Rejected when the page goes; nobody waits any more then.
-                    Ok(request) => ignore(&request),
-                    // Without locks two tabs may fetch the same chunk, which harms nothing.
-                    Err(_) => {
-                        let _ = callback.unchecked_ref::<Function>().call0(&JsValue::NULL);
-                    }
-                }
-            });
-            // Dropped here, or later with the lock: either way it is released.
-            let guard = Guard(held);
-            let _ = JsFuture::from(granted).await;
-            Box::new(guard) as Lock
-        })
-    }
+        }
+    });
+    // Dropped here, or later with the lock: either way it is released.
+    let guard = Guard(held);
+    let _ = JsFuture::from(granted).await;
+    Box::new(guard)
 }
 
 /// How a lock is released, once it is held.
@@ -210,13 +103,6 @@ impl Drop for Guard {
     }
 }
 
-/// `{ create: true }`.
-fn create() -> JsValue {
-    let options = Object::new();
-    let _ = Reflect::set(&options, &"create".into(), &true.into());
-    options.into()
-}
-
 async fn settled(call: Result<Promise, JsValue>) -> Result<JsValue, JsValue> {
     JsFuture::from(call?).await
 }
@@ -228,10 +114,7 @@ fn ignore(promise: &Promise) {
     NOTHING.with(|nothing| drop(promise.catch(nothing)));
 }
 
-fn named(error: &JsValue, name: &str) -> bool {
-    Reflect::get(error, &"name".into()).is_ok_and(|found| found == name)
-}
-
+/// That the browser would not write what belongs under `key`.
 fn refused(key: &str, error: &JsValue) -> Error {
     Error::Write { what: format!("{key} in the store"), why: describe(error) }
 }

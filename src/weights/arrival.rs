@@ -1,7 +1,6 @@
 //! A component that arrives: its header first, then tensor by tensor.
 
 use super::{
-    StoredTensor,
     depot::{Chunks, Depot, chunks, drain},
     gguf::{GgufHeader, TensorInfo},
     manifest::{Component, Manifest},
@@ -10,15 +9,14 @@ use super::{
 use crate::{Error, Result};
 use burn::module::Module;
 use futures_util::StreamExt;
-use std::borrow::Cow;
 
 /// A header longer than this is not one: a text encoder's, with its vocabulary in it, is a few MiB long.
 const MAX_HEADER: usize = 64 << 20;
 
 /// A GGUF file of which the header is here.
 ///
-/// Memory never holds more of it than two chunks and the largest tensor: each tensor is brought to its device as soon as its
-/// last byte has come.
+/// Memory never holds more of it than two chunks and the largest tensor: each chunk is taken apart as it comes, and each tensor is
+/// brought to its device as soon as its last byte has come.
 pub struct Arrival {
     component: Component,
     header: GgufHeader,
@@ -98,9 +96,11 @@ impl Arrival {
         tensors.iter().try_for_each(|(name, info)| assembly.check_shape(name, &info.shape))?;
         tensors.retain(|(name, _)| assembly.wants(name));
         tensors.sort_by_key(|(_, info)| info.start);
-        for (name, TensorInfo { shape, dtype, start, len }) in tensors {
-            let bytes = self.bytes(start, len).await?;
-            assembly.place(&name, &StoredTensor { shape, dtype, bytes })?;
+        for (name, TensorInfo { dtype, start, len, .. }) in tensors {
+            let mut incoming = assembly.expect(&name, dtype)?;
+            self.bytes(start, len, &mut |piece| incoming.push(piece)).await?;
+            let placed = incoming.finish()?;
+            assembly.place(&name, placed);
             assembly.flush()?;
         }
         // What follows the last tensor is padding, but it belongs to the file that is to be stored whole.
@@ -116,27 +116,19 @@ impl Arrival {
         drain(self.chunks).await
     }
 
-    /// `len` bytes from `start` on, which must not lie before what was asked for last.
-    async fn bytes(&mut self, start: usize, len: usize) -> Result<Cow<'_, [u8]>> {
-        while start >= self.begins + self.chunk.len() && len > 0 {
-            self.next().await?;
+    /// Gives `take` the `len` bytes from `start` on, which must not lie before what was asked for last, piece by piece.
+    async fn bytes(&mut self, start: usize, len: usize, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            while at >= self.begins + self.chunk.len() {
+                self.next().await?;
+            }
+            let piece = &self.chunk[at - self.begins..];
+            let piece = &piece[..piece.len().min(end - at)];
+            take(piece)?;
+            at += piece.len();
         }
-        let from = start - self.begins;
-        if from + len <= self.chunk.len() {
-            return Ok(Cow::Borrowed(&self.chunk[from..from + len]));
-        }
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| Error::Corrupt {
-            what: self.component.file.clone(),
-            why: format!("{len} bytes do not fit into memory"),
-        })?;
-        bytes.extend(&self.chunk[from..]);
-        while bytes.len() < len {
-            self.next().await?;
-            let part = (len - bytes.len()).min(self.chunk.len());
-            bytes.extend(&self.chunk[..part]);
-        }
-        Ok(Cow::Owned(bytes))
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<()> {

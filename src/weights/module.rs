@@ -3,7 +3,7 @@
 use super::{
     StoredTensor, TensorSource,
     gguf::{GgufWriter, Metadata, TensorPlan},
-    packed::{Blocks, pack},
+    packed::{Blocks, Packer, split},
     quant::{BLOCK, GgmlType},
 };
 use crate::{Error, Result};
@@ -24,27 +24,32 @@ use std::{
 /// is made of.
 /// Weights of `Linear` layers are stored `[out, in]` and transposed on the way in.
 ///
-/// Weights of [`Packable`](crate::nets::layers::Packable) layers that are stored in blocks stay [packed](super::packed).
-/// Everything else, and everything on a device that records gradients, becomes f32.
+/// Weights of [`Packable`](crate::nets::layers::Packable) layers that are stored in blocks stay [packed](super::packed), and those
+/// that are larger than what every GPU reads at once are cut into parts. Everything else, and everything on a device that
+/// records gradients, becomes f32.
 ///
 /// # Errors
 /// [`Error::TensorMissing`], [`Error::TensorShape`], and [`Error::TensorUnexpected`] if `source` holds a tensor under
-/// `prefix` that no parameter asked for; [`Error::Unsupported`] if a packed weight is larger than what every GPU reads at
-/// once, 128 MiB.
+/// `prefix` that no parameter asked for; [`Error::Corrupt`] if a tensor is longer or shorter than its shape says.
 pub fn load<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
     let mut assembly = Assembly::new(module, source.component(), prefix);
     assembly.check(source.names().iter().map(String::as_str))?;
     for name in assembly.names() {
         let stored = source.tensor(&name)?;
         let missing = || Error::TensorMissing { component: source.component().into(), name: name.clone() };
-        assembly.place(&name, &stored.ok_or_else(missing)?)?;
+        let StoredTensor { shape, dtype, bytes } = stored.ok_or_else(missing)?;
+        assembly.check_shape(&name, &shape)?;
+        let mut incoming = assembly.expect(&name, dtype)?;
+        incoming.push(&bytes)?;
+        let placed = incoming.finish()?;
+        assembly.place(&name, placed);
     }
     Ok(assembly.finish())
 }
 
 /// Every parameter of `module` as `(name, shape, values)`, named and laid out as [`load`] expects them.
 pub fn save<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut saver = Saver { path: Path::new(prefix), packed: None, tensors: Vec::new() };
+    let mut saver = Saver { path: Path::new(prefix), packed: Vec::new(), tensors: Vec::new() };
     module.visit(&mut saver);
     saver.tensors
 }
@@ -125,11 +130,15 @@ impl Path {
             && self.containers.last().is_some_and(|container| container.ends_with("Linear"))
     }
 
-    /// The tensor name of the weight beside whose packed form the walk stands.
-    fn packed_name(&self) -> Option<String> {
-        let packable = self.containers.last().is_some_and(|container| container == PACKABLE);
-        let parts = || self.parts().into_iter().chain(["weight".into()]).collect::<Vec<_>>();
-        packable.then(|| format!("{}{}", self.prefix, parts().join(".")))
+    /// The tensor name of the weight beside a part of whose packed form the walk stands, and which part that is.
+    fn packed_part(&self) -> Option<(String, usize)> {
+        let ([.., container, _], Some(part)) = (&self.containers[..], self.names.last()?.parse().ok()) else {
+            return None;
+        };
+        let mut names = self.parts();
+        names.pop();
+        names.push("weight".into());
+        (container == PACKABLE).then(|| (format!("{}{}", self.prefix, names.join(".")), part))
     }
 }
 
@@ -148,24 +157,24 @@ struct Place {
     shape: Vec<usize>,
     /// Whether it is the matrix of a `Linear`.
     linear: bool,
-    /// Whether it may stay in blocks.
-    packable: bool,
+    /// In how many parts it is kept if it is packed; 0 if it may not be.
+    parts: usize,
     device: Device,
 }
 
 /// A tensor on its device.
-enum Placed {
+pub(super) enum Placed {
     D1(Tensor<1>),
     D2(Tensor<2>),
     D3(Tensor<3>),
     D4(Tensor<4>),
-    Packed(Tensor<1, Int>),
+    Packed(Vec<Tensor<1, Int>>),
 }
 
 impl<M: Module> Assembly<M> {
     /// Nothing is placed yet; `component` is for messages.
     pub fn new(module: M, component: &str, prefix: &str) -> Self {
-        let mut places = Places { path: Path::new(prefix), packable: None, places: BTreeMap::new() };
+        let mut places = Places { path: Path::new(prefix), packable: (String::new(), 0), places: BTreeMap::new() };
         module.visit(&mut places);
         let Places { places, .. } = places;
         Self { module, component: component.into(), prefix: prefix.into(), places, placed: BTreeMap::new() }
@@ -212,29 +221,21 @@ impl<M: Module> Assembly<M> {
         }
     }
 
-    /// Brings a tensor to its device.
+    /// Takes a tensor of the network, of the network's shape, piece by piece.
     ///
     /// # Errors
-    /// [`Error::TensorShape`], [`Error::Corrupt`]; [`Error::Unsupported`] as for [`load`].
-    pub fn place(&mut self, name: &str, stored: &StoredTensor<'_>) -> Result<()> {
-        self.check_shape(name, &stored.shape)?;
-        let Some(place) = self.places.get(name) else {
-            return Ok(());
-        };
-        let words = if place.packable { packed(name, stored, &place.device)? } else { None };
-        let placed = match stored.shape.len() {
-            _ if let Some(words) = words => {
-                let shape = [words.len()];
-                Placed::Packed(Tensor::from_data(TensorData::new(words, shape), (&place.device, DType::U32)))
-            }
-            1 => Placed::D1(place.tensor(stored)?),
-            2 => Placed::D2(place.tensor(stored)?),
-            3 => Placed::D3(place.tensor(stored)?),
-            4 => Placed::D4(place.tensor(stored)?),
-            axes => return Err(Error::Unsupported(format!("tensor `{name}` of {axes} axes"))),
-        };
+    /// [`Error::Unsupported`] if it has more axes than tensors have; as [`Packer::new`].
+    pub fn expect(&self, name: &str, dtype: GgmlType) -> Result<Incoming<'_>> {
+        let place = &self.places[name];
+        if !(1..=4).contains(&place.shape.len()) {
+            return Err(Error::Unsupported(format!("tensor `{name}` of {} axes", place.shape.len())));
+        }
+        Incoming::new(place, dtype)
+    }
+
+    /// Keeps a tensor that has come.
+    pub fn place(&mut self, name: &str, placed: Placed) {
         self.placed.insert(name.into(), placed);
-        Ok(())
     }
 
     /// Sends what was placed to its device: what waits for that waits in memory.
@@ -258,20 +259,140 @@ impl<M: Module> Assembly<M> {
     }
 }
 
+/// A tensor that comes piece by piece. Memory holds it once, as its device will have it; of one in parts, a part.
+pub(super) struct Incoming<'a> {
+    place: &'a Place,
+    dtype: GgmlType,
+    /// The beginning of a block that has not come whole.
+    rest: Vec<u8>,
+    form: Form,
+}
+
+enum Form {
+    /// The numbers in f32.
+    Dense(Vec<f32>),
+    /// The part that comes, the rows of those after it, and the parts that are on their device.
+    Packed(Packer, Vec<usize>, Vec<Tensor<1, Int>>),
+}
+
+impl<'a> Incoming<'a> {
+    fn new(place: &'a Place, dtype: GgmlType) -> Result<Self> {
+        let columns = place.shape.iter().skip(1).product::<usize>();
+        // Blocks that straddle rows are legal in a file, but no row of theirs could be read alone.
+        let packed = columns.is_multiple_of(BLOCK) && (dtype.is_quantized() || place.parts > 1);
+        let form = if packed && place.parts > 0 && !place.device.is_autodiff() {
+            let mut counts: Vec<_> = split(place.shape[0], place.parts).map(|rows| rows.len() * columns).collect();
+            counts.reverse();
+            let first = counts.pop().unwrap_or_default();
+            Form::Packed(Packer::new(dtype, first)?, counts, Vec::new())
+        } else {
+            let (count, mut values) = (place.shape.iter().product(), Vec::new());
+            values.try_reserve_exact(count).map_err(|_| Error::Corrupt {
+                what: "tensor data".into(),
+                why: format!("{count} numbers do not fit into memory"),
+            })?;
+            Form::Dense(values)
+        };
+        Ok(Self { place, dtype, rest: Vec::new(), form })
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if they are more than the tensor has.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let block = self.dtype.block_bytes();
+        if !self.rest.is_empty() {
+            let missing = bytes.len().min(block - self.rest.len());
+            self.rest.extend(&bytes[..missing]);
+            bytes = &bytes[missing..];
+            if self.rest.len() < block {
+                return Ok(());
+            }
+            let whole = std::mem::take(&mut self.rest);
+            self.push_blocks(&whole)?;
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % block);
+        self.rest.extend(rest);
+        self.push_blocks(whole)
+    }
+
+    fn push_blocks(&mut self, mut bytes: &[u8]) -> Result<()> {
+        match &mut self.form {
+            Form::Dense(values) => {
+                let room = values.capacity() - values.len();
+                if bytes.len() / self.dtype.block_bytes() > room / self.dtype.block() {
+                    return Err(self.wrong_length());
+                }
+                self.dtype.read(bytes, values);
+            }
+            Form::Packed(packer, counts, parts) => {
+                while !bytes.is_empty() {
+                    if packer.missing() == 0 {
+                        let Some(count) = counts.pop() else { return Err(self.wrong_length()) };
+                        // One part goes before the next one takes memory.
+                        let full = std::mem::replace(packer, Packer::new(self.dtype, 0)?);
+                        parts.push(self.place.words(full));
+                        *packer = Packer::new(self.dtype, count)?;
+                    }
+                    let (these, rest) = bytes.split_at(bytes.len().min(packer.missing()));
+                    packer.push(these);
+                    bytes = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor on its device.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if bytes are missing.
+    pub fn finish(self) -> Result<Placed> {
+        let wrong = self.wrong_length();
+        match self.form {
+            _ if !self.rest.is_empty() => Err(wrong),
+            Form::Dense(values) if values.len() != self.place.shape.iter().product::<usize>() => Err(wrong),
+            Form::Dense(values) => Ok(match self.place.shape.len() {
+                1 => Placed::D1(self.place.tensor(values)),
+                2 => Placed::D2(self.place.tensor(values)),
+                3 => Placed::D3(self.place.tensor(values)),
+                _ => Placed::D4(self.place.tensor(values)),
+            }),
+            Form::Packed(packer, counts, _) if packer.missing() > 0 || !counts.is_empty() => Err(wrong),
+            Form::Packed(packer, _, mut parts) => {
+                parts.push(self.place.words(packer));
+                Ok(Placed::Packed(parts))
+            }
+        }
+    }
+
+    fn wrong_length(&self) -> Error {
+        let why = format!("its bytes are not {:?} numbers of type {}", self.place.shape, self.dtype);
+        Error::Corrupt { what: "tensor data".into(), why }
+    }
+}
+
 impl Place {
     /// The tensor in f32.
-    fn tensor<const D: usize>(&self, stored: &StoredTensor<'_>) -> Result<Tensor<D>> {
-        let values = stored.dtype.dequantize(&stored.bytes, self.shape.iter().product())?;
+    fn tensor<const D: usize>(&self, values: Vec<f32>) -> Tensor<D> {
         let tensor = Tensor::<D>::from_data(TensorData::new(values, self.shape.clone()), &self.device);
-        Ok(if self.linear { tensor.transpose() } else { tensor })
+        if self.linear { tensor.transpose() } else { tensor }
+    }
+
+    /// A packed part.
+    fn words(&self, packer: Packer) -> Tensor<1, Int> {
+        let words = packer.finish();
+        let shape = [words.len()];
+        Tensor::from_data(TensorData::new(words, shape), (&self.device, DType::U32))
     }
 }
 
 /// Finds out what a network needs.
 struct Places {
     path: Path,
-    /// The weight beside whose packed form the walk stood last.
-    packable: Option<String>,
+    /// The weight beside whose packed form the walk stood last, and the parts of that.
+    packable: (String, usize),
     places: BTreeMap<String, Place>,
 }
 
@@ -291,32 +412,15 @@ impl ModuleVisitor for Places {
             shape.reverse();
         }
         let name = self.path.name();
-        let packable = self.packable.take_if(|packable| *packable == name).is_some();
-        self.places.insert(name, Place { shape, linear, packable, device: param.lazy_device() });
+        let parts = if self.packable.0 == name { self.packable.1 } else { 0 };
+        self.places.insert(name, Place { shape, linear, parts, device: param.lazy_device() });
     }
 
     fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
-        if let Some(name) = self.path.packed_name() {
-            self.packable = Some(name);
+        if let Some((name, part)) = self.path.packed_part() {
+            self.packable = (name, part + 1);
         }
     }
-}
-
-/// Bytes that a shader can read through one binding on any GPU.
-const LARGEST_BINDING: usize = 128 << 20;
-
-/// The words of a weight that stays packed on `device`.
-fn packed(name: &str, stored: &StoredTensor<'_>, device: &Device) -> Result<Option<Vec<u32>>> {
-    // Blocks that straddle rows are legal in a file, but no row of theirs could be read alone.
-    let whole_rows = stored.shape.iter().skip(1).product::<usize>().is_multiple_of(BLOCK);
-    if device.is_autodiff() || !stored.dtype.is_quantized() || !whole_rows {
-        return Ok(None);
-    }
-    if *device != Device::flex() && stored.bytes.len() > LARGEST_BINDING {
-        let bytes = stored.bytes.len();
-        return Err(Error::Unsupported(format!("`{name}` of {bytes} bytes, a GPU reads {LARGEST_BINDING} at once")));
-    }
-    pack(stored.dtype, &stored.bytes, stored.shape.iter().product()).map(Some)
 }
 
 /// Puts tensors into their places.
@@ -349,13 +453,13 @@ impl ModuleMapper for Filler {
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let Some(name) = self.path.packed_name() else {
+        let Some((name, part)) = self.path.packed_part() else {
             return param;
         };
         let (id, device) = (param.id, param.lazy_device());
         match self.placed.get(&name) {
-            Some(Placed::Packed(words)) => {
-                param.transform_for_load(Tensor::from_dispatch(words.clone().into_dispatch()), id)
+            Some(Placed::Packed(parts)) => {
+                param.transform_for_load(Tensor::from_dispatch(parts[part].clone().into_dispatch()), id)
             }
             // Most have no packed form, neither before nor now: nothing to allocate.
             _ if param.lazy_shape().num_elements() == 0 => param,
@@ -369,8 +473,8 @@ impl ModuleMapper for Filler {
 
 struct Saver {
     path: Path,
-    /// The packed form of the weight that comes next, if it has one.
-    packed: Option<Vec<u32>>,
+    /// The parts of the packed form of the weight that comes next, if it has one.
+    packed: Vec<Vec<u32>>,
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
@@ -384,24 +488,28 @@ impl ModuleVisitor for Saver {
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if self.path.packed_name().is_some() && param.lazy_shape().num_elements() > 0 {
-            self.packed = Some(param.val().into_data().try_to_vec().expect("packed weights are words"));
+        if self.path.packed_part().is_some() && param.lazy_shape().num_elements() > 0 {
+            self.packed.push(param.val().into_data().try_to_vec().expect("packed weights are words"));
         }
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (shape, values) = match self.packed.take() {
-            Some(words) => {
+        let parts = std::mem::take(&mut self.packed);
+        let (shape, values) = match parts.len() {
+            1.. => {
                 let mut shape = param.lazy_shape().to_vec();
                 if self.path.is_linear() {
                     shape.reverse();
                 }
                 let mut values = vec![0.0; shape.iter().product()];
-                let blocks = Blocks::new(&words, values.len()).expect("as many words as the shape needs");
-                blocks.read(0, &mut values);
+                let columns = values.len() / shape[0];
+                for (words, rows) in parts.iter().zip(split(shape[0], parts.len())) {
+                    let part = &mut values[rows.start * columns..rows.end * columns];
+                    Blocks::new(words, part.len()).expect("as many words as the shape needs").read(0, part);
+                }
                 (shape, values)
             }
-            None => {
+            0 => {
                 let value = if self.path.is_linear() { param.val().transpose() } else { param.val() };
                 let values = value.to_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32 above");
                 (value.dims().to_vec(), values)

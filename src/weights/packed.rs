@@ -1,38 +1,102 @@
-//! Quantized weights as devices keep them.
+//! Weights as devices keep them that are not burn's: quantized ones, and those that are in parts.
 //!
 //! ggml's blocks are 34 and 18 bytes long, but a GPU reads words of 4 bytes at addresses that are multiples of 4. So a
 //! packed tensor is one array of 32-bit words, little-endian: first the codes of all blocks, 8 (`Q8_0`) or 4 (`Q4_0`)
 //! words a block and in the file's order, then the blocks' f16 scales, two to a word, the first in the low half.
-//! That is as many bytes as in the file, but for the half word that an odd number of blocks leaves empty.
+//! That is as many bytes as in the file, but for the half word that an odd number of blocks leaves empty. Of numbers without
+//! scales (`F32`) the codes are the numbers' bits.
+//!
+//! A GPU reads only so many bytes at once: a larger weight is cut into parts of whole rows, each packed by itself.
 
 use super::quant::{BLOCK, GgmlType};
 use crate::{Error, Result};
 use half::f16;
+use std::ops::Range;
+
+/// Bytes that a shader can read through one binding on any GPU.
+pub const LARGEST_BINDING: usize = 128 << 20;
+
+/// In how many parts a weight of `rows` of `columns` numbers is kept, so that each takes at most `limit` bytes even in f32.
+pub fn parts(rows: usize, columns: usize, limit: usize) -> usize {
+    rows.div_ceil((limit / (4 * columns).max(1)).max(1)).max(1)
+}
+
+/// The rows of each part.
+pub fn split(rows: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = rows.div_ceil(parts);
+    (0..parts).map(move |part| part * each..((part + 1) * each).min(rows))
+}
 
 /// Words that the codes of one block take.
 fn code_words(dtype: GgmlType) -> usize {
-    (dtype.block_bytes() - 2) / 4
+    if dtype.is_quantized() { (dtype.block_bytes() - 2) / 4 } else { BLOCK }
 }
 
-/// `count` numbers of a quantized type as they are in a file, rearranged into words.
-///
-/// # Errors
-/// [`Error::Corrupt`] if `bytes` has another length than they need, [`Error::Invalid`] if the type has no blocks.
-pub fn pack(dtype: GgmlType, bytes: &[u8], count: usize) -> Result<Vec<u32>> {
-    if !dtype.is_quantized() {
-        return Err(Error::Invalid { parameter: "weights", why: format!("{dtype} has no blocks to pack") });
+/// Words that so many blocks take.
+fn words(dtype: GgmlType, blocks: usize) -> Option<usize> {
+    let scales = if dtype.is_quantized() { blocks.div_ceil(2) } else { 0 };
+    blocks.checked_mul(code_words(dtype))?.checked_add(scales)
+}
+
+/// A tensor on its way from the bytes of a file into words.
+#[derive(Debug)]
+pub struct Packer {
+    /// Type in the file.
+    dtype: GgmlType,
+    words: Vec<u32>,
+    /// Index of the first scale.
+    scales: usize,
+    /// File blocks that are here, and those that come.
+    here: usize,
+    blocks: usize,
+}
+
+impl Packer {
+    /// For `count` numbers of a type: quantized ones stay so, others become f32.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if they do not fill whole blocks of [`BLOCK`] or do not fit into memory.
+    pub fn new(dtype: GgmlType, count: usize) -> Result<Self> {
+        let invalid = |why| Error::Invalid { parameter: "weights", why };
+        let blocks = count / BLOCK;
+        let length = words(dtype, blocks).filter(|_| count.is_multiple_of(BLOCK));
+        let length = length.ok_or_else(|| invalid(format!("{count} numbers do not fill whole blocks")))?;
+        let mut words = Vec::new();
+        words.try_reserve_exact(length).map_err(|_| invalid(format!("{count} numbers do not fit into memory")))?;
+        words.resize(length, 0);
+        Ok(Self { dtype, words, scales: blocks * code_words(dtype), here: 0, blocks: count / dtype.block() })
     }
-    dtype.check_len(bytes, count)?;
-    let blocks = bytes.chunks_exact(dtype.block_bytes());
-    let mut words = Vec::with_capacity(blocks.len() * code_words(dtype) + blocks.len().div_ceil(2));
-    for block in blocks.clone() {
-        words.extend(block[2..].chunks_exact(4).map(|code| u32::from_le_bytes([code[0], code[1], code[2], code[3]])));
+
+    /// Bytes that are still to come.
+    pub fn missing(&self) -> usize {
+        (self.blocks - self.here) * self.dtype.block_bytes()
     }
-    let mut scales = blocks.map(|block| u32::from(u16::from_le_bytes([block[0], block[1]])));
-    while let Some(low) = scales.next() {
-        words.push(low | scales.next().unwrap_or(0) << 16);
+
+    /// Takes the next bytes of the file, in whole blocks of its type and not more than are missing.
+    pub fn push(&mut self, bytes: &[u8]) {
+        for block in bytes.chunks_exact(self.dtype.block_bytes()) {
+            match self.dtype {
+                GgmlType::F32 => self.words[self.here] = u32::from_le_bytes([block[0], block[1], block[2], block[3]]),
+                GgmlType::F16 => self.words[self.here] = f16::from_le_bytes([block[0], block[1]]).to_f32().to_bits(),
+                GgmlType::Q4_0 | GgmlType::Q8_0 => {
+                    let length = code_words(self.dtype);
+                    let (words, _) = block[2..].as_chunks();
+                    for (word, code) in self.words[self.here * length..][..length].iter_mut().zip(words) {
+                        *word = u32::from_le_bytes(*code);
+                    }
+                    let scale = u32::from(u16::from_le_bytes([block[0], block[1]]));
+                    self.words[self.scales + self.here / 2] |= scale << (16 * (self.here % 2));
+                }
+            }
+            self.here += 1;
+        }
     }
-    Ok(words)
+
+    /// All words, as soon as nothing is missing.
+    pub fn finish(self) -> Vec<u32> {
+        debug_assert_eq!(self.here, self.blocks, "all bytes have come");
+        self.words
+    }
 }
 
 /// A packed tensor.
@@ -49,12 +113,10 @@ impl<'a> Blocks<'a> {
     /// # Errors
     /// [`Error::Corrupt`] if no type does.
     pub fn dtype(words: usize, count: usize) -> Result<GgmlType> {
-        let blocks = count / BLOCK;
         let fits = |dtype: &GgmlType| {
-            let expected = blocks.checked_mul(code_words(*dtype)).map(|codes| codes + blocks.div_ceil(2));
-            count.is_multiple_of(BLOCK) && count > 0 && expected == Some(words)
+            count.is_multiple_of(BLOCK) && count > 0 && self::words(*dtype, count / BLOCK) == Some(words)
         };
-        [GgmlType::Q8_0, GgmlType::Q4_0].into_iter().find(fits).ok_or_else(|| Error::Corrupt {
+        [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::F32].into_iter().find(fits).ok_or_else(|| Error::Corrupt {
             what: "packed weights".into(),
             why: format!("{words} words are not {count} numbers"),
         })
@@ -90,7 +152,12 @@ impl<'a> Blocks<'a> {
                     }
                 }
             }
-            _ => {
+            GgmlType::F32 | GgmlType::F16 => {
+                for (i, numbers) in numbers.iter_mut().enumerate() {
+                    *numbers = self.codes_of::<BLOCK>(first + i).map(f32::from_bits);
+                }
+            }
+            GgmlType::Q8_0 => {
                 for (i, numbers) in numbers.iter_mut().enumerate() {
                     let (d, codes) = (self.scale(first + i), self.codes_of::<8>(first + i));
                     for (j, code) in codes.iter().enumerate() {
@@ -120,13 +187,21 @@ mod tests {
 
     #[test]
     fn packed_numbers_are_those_of_the_file() {
-        for dtype in [GgmlType::Q8_0, GgmlType::Q4_0] {
+        for dtype in GgmlType::ALL {
             for blocks in [1, 2, 3, 8] {
                 let count = blocks * BLOCK;
                 let values: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1e-3 * i as f32).collect();
                 let bytes = dtype.quantize(&values).unwrap();
-                let words = pack(dtype, &bytes, count).unwrap();
-                assert_eq!(words.len() * 4, bytes.len().next_multiple_of(4));
+                let mut packer = Packer::new(dtype, count).unwrap();
+                // In pieces, as they come.
+                let middle = blocks / 2 * BLOCK / dtype.block() * dtype.block_bytes();
+                packer.push(&bytes[..middle]);
+                assert_eq!(packer.missing(), bytes.len() - middle);
+                packer.push(&bytes[middle..]);
+                assert_eq!(packer.missing(), 0);
+                let words = packer.finish();
+                let kept = if dtype == GgmlType::F16 { count * 4 } else { bytes.len().next_multiple_of(4) };
+                assert_eq!(words.len() * 4, kept);
                 let packed = Blocks::new(&words, count).unwrap();
                 let expected = dtype.dequantize(&bytes, count).unwrap();
                 let mut found = vec![0.0; count];
@@ -141,11 +216,24 @@ mod tests {
 
     #[test]
     fn only_whole_blocks_are_packed() {
-        assert_eq!(pack(GgmlType::Q8_0, &[0; 35], 32).unwrap_err().code(), "corrupt");
-        assert_eq!(pack(GgmlType::Q8_0, &[0; 34], 64).unwrap_err().code(), "corrupt");
-        assert_eq!(pack(GgmlType::F16, &[0; 64], 32).unwrap_err().code(), "invalid");
+        assert_eq!(Packer::new(GgmlType::Q8_0, 33).unwrap_err().code(), "invalid");
+        assert_eq!(Packer::new(GgmlType::F32, 31).unwrap_err().code(), "invalid");
+        assert_eq!(Packer::new(GgmlType::F32, usize::MAX / 32 * 32).unwrap_err().code(), "invalid");
         assert_eq!(Blocks::new(&[0; 10], 64).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[0; 9], 33).unwrap_err().code(), "corrupt");
         assert_eq!(Blocks::new(&[], 0).unwrap_err().code(), "corrupt");
+    }
+
+    #[test]
+    fn parts_are_within_the_limit_and_together_all_rows() {
+        for rows in [1, 2, 7, 9, 100] {
+            for limit in [1, 128, 256, 400, 1000, 12_800, usize::MAX] {
+                let parts = parts(rows, 32, limit);
+                let ranges: Vec<_> = split(rows, parts).collect();
+                assert_eq!(ranges.len(), parts);
+                assert!(ranges.iter().all(|part| !part.is_empty() && (part.len() * 128 <= limit || part.len() == 1)));
+                assert_eq!(ranges.into_iter().flatten().collect::<Vec<_>>(), (0..rows).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -131,21 +131,22 @@ impl GgmlType {
         Ok(bytes)
     }
 
-    pub(super) fn check_len(self, bytes: &[u8], count: usize) -> Result<()> {
-        if self.byte_len(count) != Some(bytes.len()) {
-            let why = format!("{} bytes are not {count} numbers of type {self}", bytes.len());
-            return Err(Error::Corrupt { what: "tensor data".into(), why });
-        }
-        Ok(())
-    }
-
     /// Reads `count` numbers out of `bytes`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if `bytes` has another length than `count` numbers need.
     pub fn dequantize(self, bytes: &[u8], count: usize) -> Result<Vec<f32>> {
-        self.check_len(bytes, count)?;
+        if self.byte_len(count) != Some(bytes.len()) {
+            let why = format!("{} bytes are not {count} numbers of type {self}", bytes.len());
+            return Err(Error::Corrupt { what: "tensor data".into(), why });
+        }
         let mut values = Vec::with_capacity(count);
+        self.read(bytes, &mut values);
+        Ok(values)
+    }
+
+    /// Appends the numbers of the whole blocks in `bytes`.
+    pub(super) fn read(self, bytes: &[u8], values: &mut Vec<f32>) {
         for block in bytes.chunks_exact(self.block_bytes()) {
             match self {
                 Self::F32 => values.push(f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
@@ -162,7 +163,6 @@ impl GgmlType {
                 }
             }
         }
-        Ok(values)
     }
 }
 

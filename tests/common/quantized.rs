@@ -4,7 +4,7 @@ use super::relative_error;
 use burn::{
     module::{Module, ModuleDisplay},
     nn::{self, EmbeddingConfig, LinearConfig, PaddingConfig2d, conv::Conv2dConfig},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
 };
 use pangu_draw::{
     Result,
@@ -14,6 +14,12 @@ use pangu_draw::{
 
 pub const TYPES: [GgmlType; 2] = [GgmlType::Q8_0, GgmlType::Q4_0];
 const TOLERANCE: f32 = 1e-4;
+
+/// Types of numbers that layers compute in on `device`, with the largest error.
+fn precisions(device: &Device) -> Vec<(FloatDType, f32)> {
+    let f16 = *device != Device::flex() && device.supports_dtype(DType::F16);
+    [(FloatDType::F32, TOLERANCE)].into_iter().chain(f16.then_some((FloatDType::F16, 2e-3))).collect()
+}
 
 /// One layer's tensors.
 pub struct OneLayer {
@@ -64,34 +70,45 @@ async fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data_async().await.expect("a working device").convert::<f32>().try_to_vec().expect("f32")
 }
 
-async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
+async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let error = relative_error(&floats(found).await, &floats(expected).await);
-    assert!(error <= TOLERANCE, "{what}: {error:e} > {TOLERANCE:e}");
+    assert!(error <= tolerance, "{what}: {error:e} > {tolerance:e}");
 }
 
 /// The layer on packed weights on `device`, and burn's own in f32 on the CPU.
-fn both<L: Module + ModuleDisplay>(file: &OneLayer, device: &Device, init: impl Fn(&Device) -> L) -> (Packable<L>, L)
-where
-    Packable<L>: From<L>,
-{
-    let packed = load(Packable::from(init(device)), file, "").expect("fits");
+fn both<L: Module + ModuleDisplay>(
+    file: &OneLayer,
+    device: &Device,
+    init: impl Fn(&Device) -> L,
+    pack: impl Fn(L) -> Packable<L>,
+) -> (Packable<L>, L) {
+    let packed = load(pack(init(device)), file, "").expect("fits");
     assert!(packed.is_packed(), "{:?} {} was unpacked", file.weight.shape, file.weight.dtype);
     (packed, load(init(&Device::flex()), file, "").expect("fits"))
 }
 
-/// `[rows, input]` by `[output, input]`.
-pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f32, device: &Device) {
+/// `[rows, input]` by `[output, input]`, kept in parts of at most `limit` bytes.
+pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f32, limit: usize, device: &Device) {
     let bias = rows % 2 == 1;
     let file = OneLayer::new(&[output, input], dtype, scale, bias);
     let config = LinearConfig::new(input, output).with_bias(bias);
-    let (packed, plain): (Linear, nn::Linear) = both(&file, device, |device| config.init(device));
-    let x = |device| random([rows, input], device);
-    let what = format!("{dtype} linear, {rows} x {input} x {output}");
-    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+    let (packed, plain): (Linear, nn::Linear) =
+        both(&file, device, |device| config.init(device), |layer| Linear::within(layer, limit));
+    let x = |device: &Device| random([rows, input], device);
     // More axes, and an input whose rows are not one after another.
-    let x = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
-    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+    let strided = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
+    // f16 is for numbers of a usual size.
+    for (float, tolerance) in
+        precisions(device).into_iter().filter(|(float, _)| *float == FloatDType::F32 || scale == 1.0)
+    {
+        let what = format!("{dtype} linear, {rows} x {input} x {output}, {float:?}");
+        let found = packed.forward(x(device).cast(float));
+        assert_eq!(found.dtype(), float.into(), "{what}");
+        compare(&what, found, plain.forward(x(&Device::flex())), tolerance).await;
+        let found = packed.forward(strided(device).cast(float));
+        compare(&what, found, plain.forward(strided(&Device::flex())), tolerance).await;
+    }
 }
 
 /// A convolution's sizes.
@@ -112,7 +129,7 @@ impl Case {
     }
 }
 
-pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
+pub async fn convolution(dtype: GgmlType, case: &Case, limit: usize, device: &Device) {
     let Case { x, output, kernel, stride, padding: [top, left, bottom, right] } = case.clone();
     let bias = output % 2 == 1;
     let file = OneLayer::new(&[output, x[1], kernel[0], kernel[1]], dtype, 1.0, bias);
@@ -120,17 +137,24 @@ pub async fn convolution(dtype: GgmlType, case: &Case, device: &Device) {
         .with_stride([stride; 2])
         .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
         .with_bias(bias);
-    let (packed, plain): (Conv2d, nn::conv::Conv2d) = both(&file, device, |device| config.init(device));
-    let input = |device| random(x, device);
-    compare(&format!("{dtype} {case:?}"), packed.forward(input(device)), plain.forward(input(&Device::flex()))).await;
+    let (packed, plain): (Conv2d, nn::conv::Conv2d) =
+        both(&file, device, |device| config.init(device), |layer| Conv2d::within(layer, limit));
+    let input = |device: &Device| random(x, device);
+    for (float, tolerance) in precisions(device) {
+        let what = format!("{dtype} {case:?}, {float:?}");
+        let found = packed.forward(input(device).cast(float));
+        assert_eq!(found.dtype(), float.into(), "{what}");
+        compare(&what, found, plain.forward(input(&Device::flex())), tolerance).await;
+    }
 }
 
-pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], device: &Device) {
+pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], limit: usize, device: &Device) {
     let file = OneLayer::new(&[rows, columns], dtype, 1.0, false);
     let config = EmbeddingConfig::new(rows, columns);
-    let (packed, plain): (Embedding, nn::Embedding) = both(&file, device, |device| config.init(device));
+    let (packed, plain): (Embedding, nn::Embedding) =
+        both(&file, device, |device| config.init(device), |layer| Embedding::within(layer, limit));
     let ids: Vec<i32> = (0..2 * 5).map(|i| (i * 31 + 6) % rows as i32).collect();
     let ids = |device| Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [2, 5]), device);
     let what = format!("{dtype} embedding, {rows} x {columns}");
-    compare(&what, packed.forward(ids(device)), plain.forward(ids(&Device::flex()))).await;
+    compare(&what, packed.forward(ids(device)), plain.forward(ids(&Device::flex())), TOLERANCE).await;
 }

@@ -10,8 +10,11 @@ const TYPES = {
   ".html": "text/html",
   ".css": "text/css",
   ".js": "text/javascript",
+  ".mjs": "text/javascript",
   ".json": "application/json",
   ".svg": "image/svg+xml",
+  ".png": "image/png",
+  ".webmanifest": "application/manifest+json",
   ".wasm": "application/wasm",
 };
 /** What `/slow/` sends in a second, in Mbit. */
@@ -79,7 +82,7 @@ async function send(response, body, line, request) {
  * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
  * `requests` lists what was asked for, as `{ path, range, headers, status, sent }`: `range` is `[start, end)`, `sent` the bytes
  * of the body that went out. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
- * headers do.
+ * headers do. `prelude` is JavaScript that the worker runs before anything else.
  */
 export async function serve(www, models) {
   const lines = new Map();
@@ -109,6 +112,7 @@ export async function serve(www, models) {
     if (headers["if-none-match"] === etag && !fault.before) return reply(304, common).end();
 
     let body = await readFile(file);
+    if (path === "/worker.js") body = Buffer.concat([Buffer.from(tests.prelude), body]);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
     if (fault.before) body = Buffer.concat([Buffer.from(fault.before), body]);
     if (fault.flip < size) body[fault.flip] ^= 1;
@@ -139,6 +143,7 @@ export async function serve(www, models) {
     url: `http://127.0.0.1:${port}`,
     elsewhere: `http://localhost:${port}`,
     requests: [],
+    prelude: "",
     /** @type {((request: any) => Fault | undefined) | undefined} */
     fault: undefined,
     close() {

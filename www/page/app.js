@@ -1,7 +1,9 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "../types.js" */
+/** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
+/** @import { Found } from "./recipe.js" */
+/** @import { Drawn } from "./strip.js" */
 
 import {
   CancelledError,
@@ -10,22 +12,32 @@ import {
   Generator,
   InvalidError,
   PanguDrawError,
+  ReadError,
   deleteStoredModel,
   storedModels,
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
-import { offer, resize, speak as speakControls, steering } from "./controls.js";
-import { paintNoise, paintPixels } from "./canvas.js";
+import { intercept, offer, offered, resize, speak as speakControls, steering } from "./controls.js";
+import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
+import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
+import * as actions from "./actions.js";
+import * as gallery from "./gallery.js";
+import * as notices from "./notices.js";
+import * as offline from "./offline.js";
+import * as restore from "./restore.js";
+import * as strip from "./strip.js";
+import { learn, surpriseButton } from "./suggestions.js";
+import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
-/** Pictures kept below the current one. */
-const ALBUM = 24;
-/** Steps between two previews: decoding one takes about as long as a step. */
+/** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
 const STRENGTHS = [0, 0.25, 0.5, 0.75, 1];
+/** Pictures of one request that are drawn at once. */
+const VARIATIONS = 4;
 /** Sizes to choose from, as multiples of the size that the model was trained on: across, down. */
 const SIZES = [
   [1, 1],
@@ -58,12 +70,12 @@ const ui = {
   upsampler: element("upsampler", HTMLSelectElement),
   compare: element("compare", HTMLButtonElement),
   draw: element("draw", HTMLButtonElement),
+  four: element("four", HTMLButtonElement),
   cancel: element("cancel", HTMLButtonElement),
   status: element("status", HTMLElement),
   fetch: element("fetch", HTMLProgressElement),
   device: element("device", HTMLElement),
   language: element("language", HTMLButtonElement),
-  notice: element("notice", HTMLElement),
   error: element("error", HTMLElement),
   errorText: element("error-text", HTMLElement),
   errorDetails: element("error-details", HTMLElement),
@@ -77,19 +89,12 @@ const ui = {
   structure: element("axis-structure", HTMLElement),
   texture: element("axis-texture", HTMLElement),
   caption: element("caption", HTMLElement),
-  words: element("caption-words", HTMLElement),
-  keepSeed: element("keep-seed", HTMLButtonElement),
-  download: element("download", HTMLAnchorElement),
-  strip: element("strip", HTMLElement),
-  stripList: element("strip-list", HTMLElement),
   kept: element("kept", HTMLDetailsElement),
   keptNone: element("kept-none", HTMLElement),
   keptList: element("kept-list", HTMLElement),
-  album: element("album", HTMLElement),
-  albumList: element("album-list", HTMLElement),
+  openFile: element("open-file", HTMLButtonElement),
+  file: element("file", HTMLInputElement),
 };
-
-/** @typedef {{ prompt: string, seed: number, url: string, width: number, height: number }} Drawn */
 
 /** @type {"auto" | "webgpu" | "cpu"} */
 let device = ((asked) => (asked === "cpu" || asked === "webgpu" ? asked : "auto"))(query.get("device"));
@@ -106,6 +111,9 @@ let stopDraw;
 /** The picture on show. @type {Drawn | undefined} */
 let shown;
 
+/** What the form is filled with as soon as the model is known. @type {Found | undefined} */
+let awaited;
+
 /** Part of the drawing that is done. */
 let reached = 0;
 
@@ -115,7 +123,10 @@ let sayError = () => {};
 
 /** @param {Key} key @param {() => Record<string, string | number>} [values] */
 function status(key, values = () => ({})) {
-  sayStatus = () => (ui.status.textContent = text(key, values()));
+  sayStatus = () => {
+    const words = text(key, values());
+    ui.status.textContent = stopDraw && stopLoad ? `${words} ${text("queued")}` : words;
+  };
   sayStatus();
 }
 
@@ -132,28 +143,68 @@ function perFrame(report) {
   };
 }
 
+/** Listens to what arrives. */
+function heard() {
+  const shown = perFrame(onLoad);
+  return (/** @type {LoadProgress} */ progress) => {
+    technique.hearLoad(progress);
+    shown(progress);
+  };
+}
+
 /** The loaded model; starts the load unless it runs already. */
 function load() {
   if (loading) return loading;
   const controller = (stopLoad = new AbortController());
   status("starting");
   refresh();
-  const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
-  loading = opened
-    ? opened.then(async (generator) => {
-        await generator.loadWeights(options);
-        return generator;
-      })
-    : Generator.load(modelUrl, options);
+  const options = { device, onProgress: heard(), signal: controller.signal };
+  loading = start(options).catch((error) => {
+    // The model was replaced meanwhile. Once: its list of files is read anew.
+    if (!(error instanceof PanguDrawError && error.code === "changed")) throw error;
+    return start(options);
+  });
   loading.then(onLoaded, (error) => {
     loading = opened = undefined;
     fail(error);
   }).finally(() => {
     stopLoad = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   });
   return loading;
+}
+
+/** Opens the model and loads what its first step needs. @param {LoadOptions} options */
+async function start(options) {
+  const generator = await (opened ?? Generator.open(modelUrl, options));
+  opened = undefined;
+  try {
+    await possible(generator);
+    await generator.loadWeights(options);
+    return generator;
+  } catch (error) {
+    generator.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Fails where a drawing cannot come about, before anything is fetched for it.
+ *
+ * @param {Generator} generator
+ * @param {DrawOptions} [options]
+ */
+async function possible(generator, options) {
+  const { obstacle, fetchBytes } = await generator.plan(options);
+  if (obstacle) throw new DeviceError("device", obstacle);
+  // The engine would go on asking for a while.
+  if (fetchBytes > 0 && !navigator.onLine) throw new ReadError("read", `no network; ${fetchBytes} bytes are missing`);
+}
+
+function endFetch() {
+  ui.fetch.hidden = true;
+  notices.notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -178,14 +229,16 @@ function onLoad({ stage, component, loaded, total, stored, bytesPerSecond, secon
 /** @param {Generator} generator */
 function onLoaded(generator) {
   info = generator.info();
-  ui.steps.value = String(info.defaults.steps);
-  ui.guidance.value = String(info.defaults.guidanceScale);
+  // What somebody has typed meanwhile stays.
+  ui.steps.defaultValue = String(info.defaults.steps);
+  ui.guidance.defaultValue = String(info.defaults.guidanceScale);
   ui.sampler.replaceChildren(...info.samplers.map((name) => new Option(name.replaceAll("_", " "), name)));
   ui.sampler.value = info.defaults.sampler;
   ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
   ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
   const { width, height, max } = info.image;
   const sizes = SIZES.map(([across, down]) => [across * width, down * height]).filter((size) => Math.max(...size) <= max);
+  ui.size.disabled = false;
   ui.size.replaceChildren(...sizes.map((size) => new Option(size.join(" × "), size.join(" "))));
   ui.sizeField.hidden = sizes.length < 2;
   ui.coopFields.hidden = info.controls.length === 0;
@@ -195,6 +248,12 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
+  const { url, vocabulary } = info;
+  const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
+  learn(words).then((known) => known && describe());
+  notices.sayWhetherKept(generator).catch(fail);
+  // What somebody has made of the prompt meanwhile stays.
+  if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
 
 /** The size to be drawn. */
@@ -247,29 +306,34 @@ function describe() {
       return item;
     }),
   );
-  if (shown) caption(shown);
+  const surprising = surpriseButton();
+  if (surprising) {
+    const item = document.createElement("li");
+    item.append(surprising);
+    ui.examples.append(item);
+  }
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
-  const chosen = ui.style.options.length > 0 ? ui.style.value : (defaults.style ?? "");
+  const chosen = ui.style.disabled ? (defaults.style ?? "") : ui.style.value;
   ui.styleField.hidden = styles.length === 0;
   const options = styles.map(({ id, name }) => new Option(name[current()], id));
   if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
+  ui.style.disabled = false;
   ui.backgroundField.hidden = !info.transparency;
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  ui.notice.hidden = !fallback;
-  ui.notice.textContent = text("fallback");
+  notices.notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
 function refresh() {
   const busy = Boolean(stopDraw);
-  for (const button of [ui.draw, ui.compare]) button.setAttribute("aria-disabled", String(busy));
+  for (const button of [ui.draw, ui.four, ui.compare]) button.setAttribute("aria-disabled", String(busy));
   if (!busy && !stopLoad && document.activeElement === ui.cancel) ui.draw.focus();
   ui.cancel.hidden = !busy && !stopLoad;
 }
@@ -283,14 +347,15 @@ function readable() {
     ui.prompt.focus();
     return false;
   }
-  const faulty = [ui.seed, ui.steps, ui.guidance, ui.until, ui.tLow].find((field) => !field.checkValidity());
+  const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
 }
 
-/** What the form asks for, the pictures included. @returns {DrawOptions} */
+/** What the form asks for, the pictures included. @returns {DrawOptions & { seed: number }} */
 const asked = () => ({
   prompt: ui.prompt.value.trim(),
   seed: numeric(ui.seed) ?? Math.floor(Math.random() * 2 ** 32),
@@ -310,50 +375,88 @@ const asked = () => ({
 /**
  * Draws one or more pictures, unless something is being drawn: `work` gets what the form asks for, and a function that draws.
  *
- * @param {(options: DrawOptions, drawOne: (options: DrawOptions, say?: typeof sayStep) => Promise<Picture>) => Promise<unknown>} work
+ * @param {(options: DrawOptions & { seed: number }, drawOne: (options: DrawOptions, say?: typeof sayStep) => Promise<Drawn>) => Promise<unknown>} work
  */
 async function busy(work) {
   if (stopDraw || !readable()) return;
   ui.error.hidden = true;
+  restore.say();
   const { signal } = (stopDraw = new AbortController());
+  sayStatus();
   refresh();
   try {
     const generator = await load();
+    const options = asked();
+    await possible(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    await work(asked(), (options, say = sayStep) => {
+    await work(options, async (options, say = sayStep) => {
       clearPlate(options);
-      return generator.generate({
+      technique.begin();
+      const picture = await generator.generate({
         ...options,
-        previewEvery: PREVIEW_EVERY,
+        previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
+        insight: true,
         signal,
-        onLoad: perFrame(onLoad),
+        onLoad: heard(),
         onStep(progress) {
-          if (progress.preview) paintPixels(ui.canvas, progress.preview);
+          const { preview, previewBy } = progress;
+          if (preview) (previewBy === "projection" ? paintSmoothly : paintPixels)(ui.canvas, preview);
+          technique.hearStep(progress);
           showStep({ ...progress, say });
         },
         onRestart: () => status("restarting"),
       });
+      notices.notice("overflow", picture.arithmetic.overflows.length > 0);
+      return finish(options, picture);
     });
     // Where the GPU was lost, the CPU may draw now.
     if (generator.info().device !== info?.device) {
       info = generator.info();
       describe();
     }
+    await notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
     stopDraw = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   }
+}
+
+/** Makes a picture its own file's whole story, keeps it, and shows it. @param {DrawOptions} options @param {Picture} picture */
+async function finish(options, picture) {
+  const { prompt, negativePrompt = "", style, controls = [], init } = options;
+  const drawn = strip.drawn(picture, await seal(picture.png, options), prompt);
+  const named = info?.styles.find(({ id }) => id === style)?.name;
+  const words = [prompt, negativePrompt, named?.en, named?.zh, info?.model, picture.seed].join(" ");
+  show(drawn);
+  await gallery.keep(drawn, controls.length > 0 || Boolean(init), words);
+  if (shown === drawn) show(drawn);
+  return drawn;
 }
 
 const draw = () =>
   busy(async (options, drawOne) => {
     const started = performance.now();
-    ui.strip.hidden = true;
-    const picture = await drawOne(options);
-    keep(options.prompt, picture);
+    if (!strip.kept()) strip.clear();
+    await strip.against(await drawOne(options));
+    axis(1);
+    sayDrawn(started);
+  });
+
+/** Draws the request from several seeds. */
+const drawFour = () =>
+  busy(async (options, drawOne) => {
+    const started = performance.now();
+    strip.begin("variations");
+    for (let index = 0; index < VARIATIONS; index++) {
+      // Of a seed that was asked for, the next ones; else any.
+      const seed = numeric(ui.seed) === undefined && index > 0 ? Math.floor(Math.random() * 2 ** 32) : options.seed + index;
+      const values = { picture: index + 1, pictures: VARIATIONS };
+      const drawn = await drawOne({ ...options, seed }, (step, steps) => status("drawingFour", () => ({ ...values, step, steps })));
+      strip.place(drawn, () => String(seed), () => text("fourItem", { picture: index + 1 }));
+    }
     axis(1);
     sayDrawn(started);
   });
@@ -362,11 +465,10 @@ const draw = () =>
 const compare = () =>
   busy(async ({ controls: [first, ...others] = [], ...options }, drawOne) => {
     const started = performance.now();
-    for (const image of ui.stripList.querySelectorAll("img")) URL.revokeObjectURL(image.src);
-    ui.stripList.replaceChildren();
+    strip.begin("strengths");
     for (const [index, strength] of STRENGTHS.entries()) {
       const controls = [{ ...first, strength }, ...others];
-      const picture = await drawOne({ ...options, controls }, (step, steps) =>
+      const drawn = await drawOne({ ...options, controls }, (step, steps) =>
         status("comparing", () => ({
           strength: number(strength, 2),
           picture: index + 1,
@@ -375,17 +477,8 @@ const compare = () =>
           steps,
         })),
       );
-      const item = document.createElement("li");
-      const label = document.createElement("span");
-      const button = thumbnail(drawn(options.prompt, picture));
-      label.textContent = number(strength, 2);
-      label.ariaHidden = "true";
-      button.dataset.strength = String(strength);
-      item.append(button, label);
-      ui.stripList.append(item);
-      ui.strip.hidden = false;
-      entitle(button);
-      button.click();
+      const value = () => number(strength, 2);
+      strip.place(drawn, value, () => text("stripItem", { strength: value() }));
     }
     axis(1);
     sayDrawn(started);
@@ -432,58 +525,16 @@ function clearPlate({ seed = 0, width = 1, height = 1 }) {
   ui.canvas.hidden = false;
   ui.caption.hidden = true;
   shown = undefined;
+  strip.mark(shown);
+  gallery.mark(shown);
   reached = 0;
   axis(0);
   shape({ width, height });
   paintNoise(ui.canvas, seed);
 }
 
-/** @param {string} prompt @param {Picture} picture @returns {Drawn} */
-const drawn = (prompt, { png, seed, width, height }) => ({ prompt, seed, width, height, url: URL.createObjectURL(png) });
-
-/** A small picture that shows itself large when it is pressed. @param {Drawn} drawn */
-function thumbnail(drawn) {
-  const button = document.createElement("button");
-  const image = document.createElement("img");
-  button.type = "button";
-  button.dataset.prompt = drawn.prompt;
-  button.onclick = () => {
-    show(drawn);
-    ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-  };
-  image.src = drawn.url;
-  image.alt = "";
-  button.append(image);
-  return button;
-}
-
-/** Says what a small picture is. @param {HTMLButtonElement} button */
-function entitle(button) {
-  const { prompt = "", strength } = button.dataset;
-  const words = strength === undefined ? text("recall", { prompt }) : text("stripItem", { strength: number(Number(strength), 2) });
-  button.setAttribute("aria-label", words);
-}
-
-/** @param {string} prompt @param {Picture} picture */
-function keep(prompt, picture) {
-  const item = document.createElement("li");
-  const newest = drawn(prompt, picture);
-  const button = thumbnail(newest);
-  entitle(button);
-  item.append(button);
-  ui.albumList.prepend(item);
-  const surplus = ui.albumList.children[ALBUM];
-  if (surplus) {
-    URL.revokeObjectURL(surplus.querySelector("img")?.src ?? "");
-    surplus.remove();
-  }
-  ui.album.hidden = ui.albumList.children.length < 2;
-  show(newest);
-}
-
 /** @param {Drawn} drawn */
 function show(drawn) {
-  if (stopDraw && shown) return;
   shown = drawn;
   shape(drawn);
   ui.picture.src = drawn.url;
@@ -491,20 +542,58 @@ function show(drawn) {
   ui.picture.hidden = false;
   // A picture may be transparent: what was painted before must not show through.
   ui.canvas.hidden = true;
-  for (const button of ui.stripList.querySelectorAll("button")) {
-    button.ariaCurrent = String(button.querySelector("img")?.src === drawn.url);
-  }
-  caption(drawn);
+  strip.mark(drawn);
+  gallery.mark(drawn);
+  actions.offer(drawn);
 }
 
-/** @param {Drawn} drawn */
-function caption({ prompt, seed, url }) {
-  ui.words.textContent = prompt;
-  ui.keepSeed.textContent = text("keepSeed", { seed });
-  ui.keepSeed.onclick = () => (ui.seed.value = String(seed));
-  ui.download.href = url;
-  ui.download.download = `${prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${seed}.png`;
-  ui.caption.hidden = false;
+/** Shows a picture that was chosen among small ones. @param {Drawn} drawn */
+function choosePicture(drawn) {
+  show(drawn);
+  ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+/** Fills the form; at once, or as soon as it is known what the model can do. @param {Found} found */
+async function take(found) {
+  awaited = found;
+  ui.prompt.value = found.recipe.prompt ?? "";
+  if (!info) return restore.say("takenSoon");
+  awaited = undefined;
+  const { recipe, left } = found;
+  const undone = await restore.fill(recipe, info);
+  const other = recipe.model !== undefined && recipe.model !== info.model;
+  const all = [...left, ...undone];
+  const key = found.from === "link" ? "takenLink" : found.from === "tool" ? "takenForeign" : other || all.length > 0 ? "takenPart" : "taken";
+  restore.say(key, { left: all, model: other ? recipe.model : undefined });
+}
+
+/** Fills the form for somebody who looks elsewhere. @param {Found} found */
+async function takeAndShow(found) {
+  await take(found);
+  ui.draw.focus();
+}
+
+/** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
+async function takeFile(file, ask = false) {
+  const found = await fromFile(file).catch(() => null);
+  if (!found) {
+    if (found === null) restore.say("takenDamaged");
+    else if (!ask || !offered()) restore.say("takenNothing");
+    return found === null || !ask;
+  }
+  const wish = ask ? await restore.ask(file, found) : "settings";
+  if (wish === "settings") await takeAndShow(found);
+  return wish !== "steer";
+}
+
+/** Takes the settings in the address, if there are any. */
+function takeLink() {
+  try {
+    const found = fromLink(location.hash);
+    if (found) take(found);
+  } catch {
+    restore.say("takenWrongLink");
+  }
 }
 
 /** What the page calls the engine's parameters. @type {Record<string, Key>} */
@@ -525,15 +614,21 @@ const PARAMETERS = {
   mask: "changeMask",
   exchange: "exchange",
   until: "until",
+  draft: "drawsDraft",
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
 };
 
+/** What engines and browsers say when there is not enough memory. */
+const OUT_OF_MEMORY = /out of memory|memory allocation|could not allocate|do not fit into/i;
+
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
   if (error.details.parameter === "image") return "errorImage";
+  if (OUT_OF_MEMORY.test(error.message)) return "errorMemory";
+  if (error instanceof ReadError && !navigator.onLine) return "errorOffline";
   /** @type {Record<string, Key>} */
   const keys = {
     ModelError: "errorModel",
@@ -552,6 +647,11 @@ function fail(error) {
   axis(0);
   if (error instanceof CancelledError) return status("stopped");
   status("stopped");
+  if (error instanceof DeviceError) {
+    // A device that has failed is not to be trusted again: the next drawing starts anew.
+    loading?.then((generator) => generator.dispose(), () => {});
+    loading = undefined;
+  }
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {
@@ -589,6 +689,14 @@ ui.cancel.addEventListener("click", () => {
 });
 ui.useCpu.addEventListener("click", drawOnCpu);
 ui.compare.addEventListener("click", compare);
+ui.four.addEventListener("click", drawFour);
+ui.openFile.addEventListener("click", () => ui.file.click());
+ui.file.addEventListener("change", async () => {
+  if (ui.file.files?.[0]) await takeFile(ui.file.files[0]);
+  ui.file.value = ""; // The same file may be chosen again.
+});
+intercept((file) => takeFile(file, true));
+addEventListener("hashchange", takeLink);
 ui.size.addEventListener("change", takeSize);
 ui.background.addEventListener("change", () => {
   ui.colour.hidden = ui.background.value !== "colour";
@@ -602,15 +710,22 @@ ui.language.addEventListener("click", () => {
 function speak() {
   translate(document);
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
-  for (const list of [ui.albumList, ui.stripList]) list.querySelectorAll("button").forEach(entitle);
   describe();
   speakControls();
+  technique.show();
+  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
 }
 
+strip.start(choosePicture, () => info);
+gallery.start(choosePicture);
+actions.start(takeAndShow, ({ url }) => {
+  if (shown?.url === url) clearPlate(shown);
+});
 speak();
+takeLink();
 paintNoise(ui.canvas, Math.floor(Math.random() * 2 ** 32));
 axis(0);
 /** Says what a drawing would have to fetch, and waits for somebody to want one. */
@@ -650,7 +765,11 @@ async function listKept() {
   );
 }
 
+for (const type of ["online", "offline"]) {
+  window.addEventListener(type, () => notices.notice("offline", !navigator.onLine && !ui.fetch.hidden));
+}
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
-if (/** @type {any} */ (navigator).connection?.saveData) wait().catch(() => (opened = undefined));
-else load().catch(() => {});
+const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
+// Not earlier: what the page itself waits for comes first.
+opening.then(offline.keep);

@@ -42,6 +42,46 @@ export function paintPixels(canvas, { width, height, rgba }) {
   canvas.getContext("2d")?.putImageData(new ImageData(rgba, width, height), 0, 0);
 }
 
+/** The pixels of a picture's file, as they are. @param {Blob} file @returns {Promise<Pixels>} */
+export async function pixelsOf(file) {
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+  const pixels = drawn(bitmap, bitmap.width, bitmap.height);
+  bitmap.close();
+  return pixels;
+}
+
+/** Pixels at most `side` on a side. @param {Pixels} pixels @param {number} side */
+export async function fitted(pixels, side) {
+  const { width, height, rgba } = pixels;
+  const ratio = side / Math.max(width, height);
+  if (ratio >= 1) return pixels;
+  const bitmap = await createImageBitmap(new ImageData(rgba, width, height));
+  const [across, down] = [width, height].map((length) => Math.max(1, Math.round(length * ratio)));
+  return drawn(bitmap, across, down);
+}
+
+/** @param {CanvasImageSource} image @param {number} width @param {number} height @returns {Pixels} */
+function drawn(image, width, height) {
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(width, height).getContext("2d"));
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, width, height);
+  return { width, height, rgba: context.getImageData(0, 0, width, height).data };
+}
+
+/** Shows a picture of a few pixels smoothly: doubled again and again, so that no pixel is seen. @param {HTMLCanvasElement} canvas @param {Pixels} pixels */
+export function paintSmoothly(canvas, pixels) {
+  let small = document.createElement("canvas");
+  paintPixels(small, pixels);
+  while (Math.max(small.width, small.height) < SIDE) {
+    const large = document.createElement("canvas");
+    [large.width, large.height] = [2 * small.width, 2 * small.height];
+    large.getContext("2d")?.drawImage(small, 0, 0, large.width, large.height);
+    small = large;
+  }
+  [canvas.width, canvas.height] = [small.width, small.height];
+  canvas.getContext("2d")?.drawImage(small, 0, 0);
+}
+
 /** Pigments stirred in water, with grain; always the same for a seed. @param {HTMLCanvasElement} canvas @param {number} seed */
 export function paintNoise(canvas, seed) {
   const rgba = new Uint8ClampedArray(SIDE * SIDE * 4);

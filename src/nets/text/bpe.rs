@@ -22,66 +22,63 @@ pub struct BpeTokenizer {
     bytes: Vec<[u32; 2]>,
     /// What a pair of tokens merges into: (rank, merged id); the lowest rank goes first.
     merges: HashMap<(u32, u32), (usize, u32)>,
-    /// Tokens that are recognized as they stand in a prompt.
-    special: Vec<(String, u32)>,
+    /// All tokens by id.
+    tokens: HashMap<u32, String>,
     start: u32,
     end: u32,
-    pad: u32,
 }
 
 impl BpeTokenizer {
-    /// Reads the contents of `vocab.json` and `merges.txt`. `pad` is the id that fills up short prompts: the end-of-text
-    /// token for CLIP-L, 0 (`!`) for OpenCLIP bigG.
+    /// Reads the contents of `vocab.json` and `merges.txt`.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
-    pub fn new(vocab_json: &[u8], merges_txt: &[u8], pad: u32) -> Result<Self> {
+    pub fn new(vocab_json: &[u8], merges_txt: &[u8]) -> Result<Self> {
         let vocab = serde_json::from_slice(vocab_json).map_err(|error| corrupt(format!("vocab.json: {error}")))?;
         let text = std::str::from_utf8(merges_txt).map_err(|error| corrupt(format!("merges.txt: {error}")))?;
         let merges = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
-        Self::build(vocab, merges.map(str::to_owned).map(Merge::Line).collect(), pad)
+        Self::build(vocab, merges.map(str::to_owned).map(Merge::Line).collect())
     }
 
-    /// Reads the contents of a `tokenizer.json`, into which newer checkpoints put both; `pad` as for
-    /// [`BpeTokenizer::new`].
+    /// Reads the contents of a `tokenizer.json`, into which newer checkpoints put both.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
-    pub fn from_tokenizer_json(json: &[u8], pad: u32) -> Result<Self> {
+    pub fn from_tokenizer_json(json: &[u8]) -> Result<Self> {
         let TokenizerJson { mut model, added_tokens } =
             serde_json::from_slice(json).map_err(|error| corrupt(format!("tokenizer.json: {error}")))?;
         model.vocab.extend(added_tokens.into_iter().map(|token| (token.content, token.id)));
-        Self::build(model.vocab, model.merges, pad)
+        Self::build(model.vocab, model.merges)
     }
 
-    fn build(vocab: HashMap<String, u32>, merges: Vec<Merge>, pad: u32) -> Result<Self> {
+    fn build(vocab: HashMap<String, u32>, merges: Vec<Merge>) -> Result<Self> {
         let id = |token: &str| vocab.get(token).copied().ok_or_else(|| corrupt(format!("no token `{token}`")));
         let ranked = |(rank, merge): (usize, &Merge)| {
             let (left, right) = merge.pair().ok_or_else(|| corrupt(format!("merge {rank} is not a pair")))?;
             Ok(((id(left)?, id(right)?), (rank, id(&format!("{left}{right}"))?)))
         };
         let bytes = alphabet().map(|sign| Ok([id(&sign.to_string())?, id(&format!("{sign}{END_OF_WORD}"))?]));
-        let padding = vocab.iter().find(|&(token, &id)| id == pad && !token.is_empty());
-        let (padding, _) = padding.ok_or_else(|| corrupt(format!("no token of the padding id {pad}")))?;
         let (start, end) = (id(START)?, id(END)?);
-        Ok(Self {
-            bytes: bytes.collect::<Result<_>>()?,
-            // A pair listed twice keeps its last rank, as in the reference.
-            merges: merges.iter().enumerate().map(ranked).collect::<Result<_>>()?,
-            special: vec![(START.into(), start), (END.into(), end), (padding.clone(), pad)],
-            start,
-            end,
-            pad,
-        })
+        let bytes = bytes.collect::<Result<_>>()?;
+        // A pair listed twice keeps its last rank, as in the reference.
+        let merges = merges.iter().enumerate().map(ranked).collect::<Result<_>>()?;
+        let tokens = vocab.into_iter().filter(|(token, _)| !token.is_empty()).map(|(token, id)| (id, token));
+        Ok(Self { bytes, merges, tokens: tokens.collect(), start, end })
     }
 
-    /// Exactly `length` ids: start, as much of the text as fits, end, padding.
-    pub fn encode(&self, text: &str, length: usize) -> Vec<u32> {
+    /// Exactly `length` ids: start, as much of the text as fits, end, and `pad` as often as it takes. That is the end-of-text
+    /// token for CLIP-L, 0 (`!`) for OpenCLIP bigG; in a prompt it is recognized as it stands, as start and end are.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no token `pad`.
+    pub fn encode(&self, text: &str, length: usize, pad: u32) -> Result<Vec<u32>> {
+        let padding = self.tokens.get(&pad).ok_or_else(|| corrupt(format!("no token of the padding id {pad}")))?;
+        let special = [(START, self.start), (END, self.end), (padding, pad)];
         let room = length.saturating_sub(2);
         let mut ids = vec![self.start];
         let mut rest = text;
         while !rest.is_empty() && ids.len() <= room {
-            let found = self.special.iter().filter_map(|(token, id)| Some((rest.find(token)?, token.len(), *id)));
+            let found = special.iter().filter_map(|&(token, id)| Some((rest.find(token)?, token.len(), id)));
             // The first special token, or of several at one place the longest.
             let special = found.min_by_key(|&(at, length, _)| (at, usize::MAX - length));
             let (plain, token, after) = match special {
@@ -94,8 +91,8 @@ impl BpeTokenizer {
         }
         ids.truncate(room + 1);
         ids.push(self.end);
-        ids.resize(length, self.pad);
-        ids
+        ids.resize(length, pad);
+        Ok(ids)
     }
 
     /// Appends the ids of a text without special tokens, until there are more than `room`.

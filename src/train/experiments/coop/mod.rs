@@ -59,6 +59,8 @@ pub struct Options {
     pub costs: usize,
     /// Styles asked for: those that all models know.
     pub styles: Vec<StyleId>,
+    /// Styles that only the home model was trained on; outlines are measured on them, too.
+    pub home_styles: Vec<StyleId>,
     /// What is asked for.
     pub mix: Mix,
     /// Nothing more is drawn after this time.
@@ -67,6 +69,17 @@ pub struct Options {
     pub seed: u64,
     /// The command, with the model's location, whose memory is measured; nothing if none.
     pub command: Option<(PathBuf, String)>,
+}
+
+/// What texts ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repertoire {
+    /// [`Options::styles`].
+    #[default]
+    Shared,
+    /// [`Options::home_styles`].
+    Home,
 }
 
 /// One way to draw.
@@ -136,6 +149,9 @@ impl Row {
 pub struct Measured {
     /// What it follows.
     pub control: ControlKind,
+    /// What the texts ask for.
+    #[serde(default)]
+    pub repertoire: Repertoire,
     /// The pairs that schedules were chosen on.
     pub pairs: Vec<Pair>,
     /// What the real pictures score that the texts ask for.
@@ -150,6 +166,25 @@ pub struct Measured {
     pub confirmed_ceiling: Ceiling,
     /// Either model alone, the chosen arm, and the manifest's own, on those.
     pub confirmed: Vec<Row>,
+}
+
+impl Measured {
+    /// What documents and sheets call it.
+    pub fn name(&self) -> String {
+        match self.repertoire {
+            Repertoire::Shared => self.control.to_string(),
+            Repertoire::Home => format!("{}-home", self.control),
+        }
+    }
+}
+
+/// What is drawn where an outline and a picture are given at once, and how well it follows them and the text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Both {
+    /// How was drawn.
+    pub what: String,
+    /// Adherence to the outline, adherence to the picture, text: one a pair.
+    pub scores: Vec<[f64; 3]>,
 }
 
 /// What one way to draw costs.
@@ -187,6 +222,9 @@ pub struct Large {
 pub struct Results {
     /// Of each companion.
     pub measured: Vec<Measured>,
+    /// With both controls at once.
+    #[serde(default)]
+    pub both: Vec<Both>,
     /// Costs; the first is the home model alone.
     pub costs: Vec<Cost>,
     /// Prompts of the large drawings.
@@ -205,7 +243,7 @@ pub struct Results {
 
 const FILE: &str = "coop.json";
 /// `T_low` that a companion's drafts are tried with.
-const DRAFTS: [f64; 5] = [200.0, 300.0, 400.0, 500.0, 600.0];
+const DRAFTS: [f64; 3] = [200.0, 300.0, 400.0];
 
 impl Results {
     /// Reads what [`run`] wrote into `out`.
@@ -271,10 +309,14 @@ pub fn run(dataset: &Dataset, encoder: &DualEncoder, depot: Depot, options: &Opt
         let json = serde_json::to_string(results).expect("plain data");
         write_atomically(&options.out.join(FILE), json.as_bytes())
     };
-    for control in bench.alone.keys() {
-        results.measured.push(bench.search(*control)?);
+    let home_styles = (!options.home_styles.is_empty() && bench.alone.contains_key(&ControlKind::Outline))
+        .then_some((ControlKind::Outline, Repertoire::Home));
+    for (control, repertoire) in bench.alone.keys().map(|kind| (*kind, Repertoire::Shared)).chain(home_styles) {
+        results.measured.push(bench.search(control, repertoire)?);
         save(&mut results)?;
     }
+    results.both = bench.both(&results)?;
+    save(&mut results)?;
     // What was timed in turn is not timed again in part.
     match bench.costs(&results)? {
         Some(costs) => results.costs = costs,
@@ -317,6 +359,9 @@ impl<'a> Bench<'a> {
         for model in kinds.iter().map(|kind| &self.alone[kind]).chain([generator]) {
             let files = model.manifest().components.iter().flat_map(|component| &component.sha256);
             files.for_each(|sum| hash.update(sum));
+            if let Some(control) = &model.config().control {
+                hash.update(serde_json::to_string(control).expect("plain data"));
+            }
         }
         hex::encode(hash.finalize())
     }
@@ -425,9 +470,13 @@ impl<'a> Bench<'a> {
 
     /// Either model alone, the weights from 0 to 1, then schedules: the cheap arms first. What comes later varies the best
     /// so far.
-    fn search(&self, control: ControlKind) -> Result<Measured> {
+    fn search(&self, control: ControlKind, repertoire: Repertoire) -> Result<Measured> {
         let Options { pairs, confirm, seed, .. } = *self.options;
-        let all = pairs::choose(self, control, pairs + confirm, seed)?;
+        let styles = match repertoire {
+            Repertoire::Shared => &self.options.styles,
+            Repertoire::Home => &self.options.home_styles,
+        };
+        let all = pairs::choose(self, control, styles, pairs + confirm, seed)?;
         let (chosen_on, confirmed_on) = all.split_at(pairs.min(all.len()));
         let scorer = Scorer::new(self, control, chosen_on)?;
         let mut rows: Vec<Row> = Vec::new();
@@ -441,9 +490,9 @@ impl<'a> Bench<'a> {
             add(&mut rows, arm)?;
         }
         let fused = |strength, until, falloff, exchange| Arm::Fused { strength, until, falloff, exchange };
-        for strength in [0.6, 1.0] {
-            for until in [0.3, 0.5, 0.7] {
-                add(&mut rows, fused(strength, until, Falloff::Constant, Exchange::TwoWay))?;
+        for strength in [0.4, 0.6, 0.8] {
+            for until in [0.5, 0.7, 0.9] {
+                add(&mut rows, fused(strength, until, Falloff::Constant, Exchange::OneWay))?;
             }
         }
         let best = |rows: &[Row]| {
@@ -451,20 +500,11 @@ impl<'a> Bench<'a> {
             let fused = rows.iter().rev().filter(|row| matches!(row.arm, Arm::Fused { .. }));
             fused.max_by(|a, b| a.mean(Score::joint).total_cmp(&b.mean(Score::joint))).map(|row| row.arm)
         };
-        if let Some(Arm::Fused { until, .. }) = best(&rows) {
-            for strength in [0.4, 0.8] {
-                add(&mut rows, fused(strength, until, Falloff::Constant, Exchange::TwoWay))?;
+        if let Some(Arm::Fused { strength, until, exchange, .. }) = best(&rows) {
+            for (strength, until) in [(1.0, until), (strength, 1.0)] {
+                add(&mut rows, fused(strength, until, Falloff::Constant, exchange))?;
             }
-        }
-        if let Some(Arm::Fused { strength, until, .. }) = best(&rows) {
-            for (strength, until) in [(strength, until), (1.0, 1.0), (1.0, 0.7)] {
-                add(&mut rows, fused(strength, until, Falloff::Noise, Exchange::TwoWay))?;
-            }
-        }
-        for strength in [0.6, 0.8, 1.0] {
-            for until in [0.5, 0.7, 0.9] {
-                add(&mut rows, fused(strength, until, Falloff::Constant, Exchange::OneWay))?;
-            }
+            add(&mut rows, fused(strength, until, Falloff::Noise, exchange))?;
         }
         if let Some(Arm::Fused { strength, until, falloff, .. }) = best(&rows) {
             for exchange in Exchange::ALL {
@@ -472,7 +512,7 @@ impl<'a> Bench<'a> {
             }
         }
         let chosen = best(&rows);
-        if control == ControlKind::Outline {
+        if control == ControlKind::Outline && repertoire == Repertoire::Shared {
             for t_low in DRAFTS {
                 add(&mut rows, Arm::Draft { t_low })?;
             }
@@ -481,7 +521,7 @@ impl<'a> Bench<'a> {
         let draft = drafts.max_by(|a, b| a.mean(Score::joint).total_cmp(&b.mean(Score::joint))).map(|row| row.arm);
 
         let companion = &self.home.config().companions[&control];
-        let own = fused(companion.strength, companion.until, companion.falloff, Exchange::TwoWay);
+        let own = fused(companion.strength, companion.until, companion.falloff, Exchange::default());
         let confirming = Scorer::new(self, control, confirmed_on)?;
         let mut confirmed: Vec<Row> = Vec::new();
         for arm in [Arm::Home, Arm::Foreign].into_iter().chain(chosen).chain(draft).chain([own]) {
@@ -491,6 +531,7 @@ impl<'a> Bench<'a> {
         }
         Ok(Measured {
             control,
+            repertoire,
             ceiling: scorer.ceiling.clone(),
             pairs: chosen_on.to_vec(),
             rows,
@@ -499,6 +540,80 @@ impl<'a> Bench<'a> {
             confirmed_pairs: confirmed_on.to_vec(),
             confirmed,
         })
+    }
+
+    /// An outline and a picture at once, on the pairs that the outline's schedule was compared on: the outline of one design, the
+    /// picture of the other.
+    fn both(&self, results: &Results) -> Result<Vec<Both>> {
+        let of = |control| {
+            let mut all = results.measured.iter().filter(|measured| measured.repertoire == Repertoire::Shared);
+            all.find(|measured| measured.control == control)
+        };
+        let (Some(outline), Some(variation)) = (of(ControlKind::Outline), of(ControlKind::Variation)) else {
+            return Ok(Vec::new());
+        };
+        let pairs = &outline.confirmed_pairs[..];
+        let mut rows = Vec::new();
+        if pairs.is_empty() {
+            return Ok(rows);
+        }
+        let swapped: Vec<Pair> = pairs.iter().map(Pair::swapped).collect();
+        let followed = Scorer::new(self, ControlKind::Outline, pairs)?;
+        let resembled = Scorer::new(self, ControlKind::Variation, &swapped)?;
+        for (what, drawn) in self.ways(pairs, outline.chosen, variation.chosen)? {
+            let scores = followed.scores(&drawn)?.into_iter().zip(resembled.scores(&drawn)?);
+            rows.push(Both { what, scores: scores.map(|(a, b)| [a.adherence, b.adherence, a.text]).collect() });
+        }
+        Ok(rows)
+    }
+
+    /// What is drawn of pairs and their swapped ones with no control, with either and with both; ends early where the time does.
+    ///
+    /// # Errors
+    /// As [`Bench::draw`].
+    pub fn ways(
+        &self,
+        pairs: &[Pair],
+        outline: Option<Arm>,
+        variation: Option<Arm>,
+    ) -> Result<Vec<(String, Vec<Image>)>> {
+        let mut ways = Vec::new();
+        let (Some(outline), Some(variation)) = (outline, variation) else { return Ok(ways) };
+        let requests = |share: f64, exchange: Exchange| {
+            let of_pair = move |pair: &Pair| {
+                let mut request = self.request(pair, ControlKind::Outline, outline)?;
+                request.controls.extend(self.request(&pair.swapped(), ControlKind::Variation, variation)?.controls);
+                for control in &mut request.controls {
+                    control.strength = control.strength.map(|weight| weight * share);
+                }
+                request.exchange = Some(exchange.name().into());
+                Ok(request)
+            };
+            pairs.iter().map(of_pair).collect::<Result<Vec<Request>>>()
+        };
+        let alone = |control, arm| {
+            let of_pair = move |pair: &Pair| match control {
+                ControlKind::Outline => self.request(pair, control, arm),
+                ControlKind::Variation => self.request(&pair.swapped(), control, arm),
+            };
+            pairs.iter().map(of_pair).collect::<Result<Vec<Request>>>()
+        };
+        for (what, requests) in [
+            ("home alone".to_owned(), alone(ControlKind::Outline, Arm::Home)?),
+            (format!("outline: {}", outline.name()), alone(ControlKind::Outline, outline)?),
+            (format!("picture: {}", variation.name()), alone(ControlKind::Variation, variation)?),
+            ("both, two_way".to_owned(), requests(1.0, Exchange::TwoWay)?),
+            ("both, one_way".to_owned(), requests(1.0, Exchange::OneWay)?),
+            ("both, each with half of its weight, one_way".to_owned(), requests(0.5, Exchange::OneWay)?),
+        ] {
+            let mut drawn = Vec::new();
+            for request in requests {
+                let Some((one, _)) = self.draw(&self.home, &request, Passage::Bridge)? else { return Ok(ways) };
+                drawn.push(one.image);
+            }
+            ways.push((what, drawn));
+        }
+        Ok(ways)
     }
 
     /// Times drawings in turn, so that whatever else the machine does meets all of them; nothing if the time is spent.
@@ -568,7 +683,7 @@ impl<'a> Bench<'a> {
     /// Peak resident memory of the command drawing one picture in each way, as Linux counts it (`VmHWM`).
     fn memory(&self, costs: &mut [Cost], command: &Path, model: &str, pair: &Pair, control: ControlKind) -> Result<()> {
         let given = self.options.out.join("given.png");
-        write_atomically(&given, &pair.given(self.dataset)?.to_png("given")?)?;
+        write_atomically(&given, &pair.given(self.dataset)?.to_png(&[])?)?;
         let with = |exchange: &str| {
             let control = format!("{control}={}:0.5", given.display());
             let arguments = ["--control", &control, "--coop-until", "1", "--exchange", exchange];
@@ -612,7 +727,7 @@ impl<'a> Bench<'a> {
     fn large(&self, results: &mut Results) -> Result<()> {
         let Some(Measured { control, .. }) = results.measured.first() else { return Ok(()) };
         let control = *control;
-        let pairs = pairs::choose(self, control, self.options.large, self.options.seed ^ 1)?;
+        let pairs = pairs::choose(self, control, &self.options.styles, self.options.large, self.options.seed ^ 1)?;
         if pairs.is_empty() {
             return Ok(());
         }

@@ -51,13 +51,24 @@ impl Pair {
         let image = dataset.picture(self.given)?.to_straight();
         Ok(if self.mirrored { mirrored(&image) } else { image })
     }
+
+    /// The same text with the real picture that it asks for.
+    pub fn swapped(&self) -> Self {
+        Self { given: self.target, mirrored: false, ..self.clone() }
+    }
 }
 
 /// Chooses `count` pairs that all ask for something else, as far as the data set has them.
 ///
 /// # Errors
 /// [`Error::Invalid`] if it has none.
-pub fn choose(bench: &Bench<'_>, control: ControlKind, count: usize, seed: u64) -> Result<Vec<Pair>> {
+pub fn choose(
+    bench: &Bench<'_>,
+    control: ControlKind,
+    styles: &[StyleId],
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Pair>> {
     let (dataset, options) = (bench.dataset, bench.options);
     let whole = |index: &usize| {
         let item = &dataset.items[*index];
@@ -81,7 +92,7 @@ pub fn choose(bench: &Bench<'_>, control: ControlKind, count: usize, seed: u64) 
     let asked = |index: usize| {
         let item = &dataset.items[index];
         let style = match item.scene {
-            Scene::Plain => options.styles.contains(&item.style),
+            Scene::Plain => styles.contains(&item.style),
             _ => item.style == StyleId::FilledIcon,
         };
         style && options.mix.draws(dataset, item)
@@ -129,7 +140,7 @@ pub fn choose(bench: &Bench<'_>, control: ControlKind, count: usize, seed: u64) 
         pairs.push(Pair { subject, prompt, language, given, mirrored, target, seed: seed.wrapping_add(at as u64) });
     }
     if pairs.is_empty() && count > 0 {
-        let why = format!("the data set has nothing to ask for in the styles {:?}", options.styles);
+        let why = format!("the data set has nothing to ask for in the styles {styles:?}");
         return Err(Error::Invalid { parameter: "styles", why });
     }
     Ok(pairs)

@@ -1,12 +1,14 @@
 //! Tables, curves and sheets. What is written for people stays: as [`super::super::report`] does, only what is between
 //! marker lines is replaced.
 
-use super::{Arm, Bench, Ceiling, Cost, DRAFTS, Drawn, Large, Measured, Pair, Results, Row, score, score::Score};
+use super::{
+    Arm, Bench, Both, Ceiling, Cost, DRAFTS, Drawn, Large, Measured, Pair, Repertoire, Results, Row, score,
+    score::Score,
+};
 use crate::{
     Image, Result,
     control::{Reading, outline},
-    coop::latent::Exchange,
-    pipeline::{Control, Passage, Request, config::ControlKind},
+    pipeline::{Passage, Request, config::ControlKind},
     train::{
         experiments::report::replaced,
         plot::{self, Curve},
@@ -41,13 +43,14 @@ pub fn write(out: &Path, path: &Path) -> Result<()> {
     };
     for measured in &results.measured {
         let mut table = adherence(measured);
-        let file = format!("{}.svg", measured.control);
+        let file = format!("{}.svg", measured.name());
         if let Some(picture) = curves(measured) {
             write_atomically(&folder.join(&file), picture.as_bytes())?;
             let _ = writeln!(table, "\n![Scores over d]({name}/{file})");
         }
-        put(measured.control.name(), &table)?;
+        put(&measured.name(), &table)?;
     }
+    put("both", &at_once(&results.both))?;
     put("costs", &costs(&results.costs))?;
     put("resolutions", &large(&results))?;
     let sheets = out.join(SHEETS);
@@ -146,7 +149,22 @@ fn curves(measured: &Measured) -> Option<String> {
         curve("R@5", &|score| score.recall(5)),
         curve("joint", &Score::joint),
     ];
-    plot::curves(&format!("{}: scores over d in percent, until 1, constant, two_way", measured.control), &curves, false)
+    plot::curves(&format!("{}: scores over d in percent, until 1, constant, two_way", measured.name()), &curves, false)
+}
+
+fn at_once(rows: &[Both]) -> String {
+    let Some(first) = rows.first() else { return "Not measured.\n".into() };
+    let mut out = format!(
+        "| {} pairs | adherence to the outline | to the picture | text | harmonic mean |\n|---|---|---|---|---|\n",
+        first.scores.len()
+    );
+    for Both { what, scores } in rows {
+        let column = |at: usize| mean(&scores.iter().map(|score| score[at]).collect::<Vec<_>>());
+        let harmonic = |score: &[f64; 3]| 3.0 / score.iter().map(|value| 1.0 / value.max(1e-9)).sum::<f64>();
+        let joint = mean(&scores.iter().map(harmonic).collect::<Vec<_>>());
+        let _ = writeln!(out, "| {what} | {:.3} | {:.3} | {:.3} | {joint:.3} |", column(0), column(1), column(2));
+    }
+    out
 }
 
 fn costs(costs: &[Cost]) -> String {
@@ -256,7 +274,10 @@ pub fn sheets(bench: &Bench<'_>, results: &Results) -> Result<()> {
         companion(bench, measured)?;
         strengths(bench, measured)?;
     }
-    let of = |control| results.measured.iter().find(|measured: &&Measured| measured.control == control);
+    let of = |control| {
+        let mut shared = results.measured.iter().filter(|measured| measured.repertoire == Repertoire::Shared);
+        shared.find(|measured| measured.control == control)
+    };
     if let (Some(outline), Some(variation)) = (of(ControlKind::Outline), of(ControlKind::Variation)) {
         both(bench, outline, variation)?;
     }
@@ -313,7 +334,7 @@ fn companion(bench: &Bench<'_>, measured: &Measured) -> Result<()> {
         sheet.row(&arm.name(), images(bench.arm(pairs, *control, arm)?));
     }
     sheet.row("a real picture of the text", Some(targets(bench, pairs)?));
-    sheet.write(control.name(), &prompts(pairs))
+    sheet.write(&measured.name(), &prompts(pairs))
 }
 
 /// One pair a row, weights from left to right.
@@ -335,34 +356,22 @@ fn strengths(bench: &Bench<'_>, measured: &Measured) -> Result<()> {
     }
     let (what, _) = given(bench, control, &[])?;
     let columns: Vec<String> = [what.to_owned()].into_iter().chain(arms.iter().map(Arm::name)).collect();
-    sheet.write(&format!("{control}-strengths"), &columns)
+    sheet.write(&format!("{}-strengths", measured.name()), &columns)
 }
 
-/// Both controls at once, each with half of its weight, so that the home model keeps a part: the outline of one design, the
-/// picture of another.
+/// Both controls at once: the outline of one design, the picture of another.
 fn both(bench: &Bench<'_>, outline: &Measured, variation: &Measured) -> Result<()> {
-    let (Some(first), Some(second)) = (outline.chosen, variation.chosen) else { return Ok(()) };
     let pairs = shown(outline, COLUMNS[0]);
+    let ways = bench.ways(pairs, outline.chosen, variation.chosen)?;
+    if ways.is_empty() {
+        return Ok(());
+    }
     let mut sheet = Sheet::new(bench, side(bench), pairs.len());
     sheet.row("the outline given", Some(lines(bench, pairs)?));
     sheet.row("the picture given", Some(targets(bench, pairs)?));
-    sheet.row("home alone", images(bench.arm(pairs, ControlKind::Outline, Arm::Home)?));
-    sheet.row(&format!("outline alone: {}", first.name()), images(bench.arm(pairs, ControlKind::Outline, first)?));
-    let after = |pair: &Pair| Pair { given: pair.target, mirrored: false, ..pair.clone() };
-    let swapped: Vec<Pair> = pairs.iter().map(after).collect();
-    let what = format!("picture alone: {}", second.name());
-    sheet.row(&what, images(bench.arm(&swapped, ControlKind::Variation, second)?));
-    let mut drawn = Vec::new();
-    for (pair, swapped) in pairs.iter().zip(&swapped) {
-        let mut request = bench.request(pair, ControlKind::Outline, first)?;
-        let more: Vec<Control> = bench.request(swapped, ControlKind::Variation, second)?.controls;
-        request.controls.extend(more);
-        request.controls.iter_mut().for_each(|control| control.strength = control.strength.map(|weight| weight / 2.0));
-        request.exchange = Some(Exchange::TwoWay.name().into());
-        let Some((one, _)) = bench.draw(&bench.home, &request, Passage::Bridge)? else { return Ok(()) };
-        drawn.push(one.image);
+    for (what, images) in ways {
+        sheet.row(&what, Some(images));
     }
-    sheet.row("both, each with half of its weight, two_way", Some(drawn));
     sheet.write("both", &prompts(pairs))
 }
 
