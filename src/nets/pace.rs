@@ -186,8 +186,7 @@ impl Pace {
         if let Some(yielder) = &inner.yielder
             && inner.passed.get().is_multiple_of(inner.every)
         {
-            // A cancel does not wait for what a GPU still has to compute.
-            self.race(yielder(activation.clone())).await?;
+            yielder(activation.clone()).await?;
         }
         self.check()
     }
