@@ -167,7 +167,7 @@ export interface DrawOptions {
   upsampler?: string;
   /** The kind of control whose model draws the draft, whatever the size. */
   draft?: ControlKind;
-  /** The numbers that networks compute in: "auto" takes f16 where the GPU has `shader-f16`, else f32. */
+  /** The numbers that networks compute in: "auto" takes f16 where a GPU has `shader-f16`, else f32. */
   precision?: "auto" | Precision;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
