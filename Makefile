@@ -22,6 +22,7 @@ web: rust bindgen ## build the page's WebAssembly into www/pkg
 	@echo "Building the engine for the browser; the first time this takes ten to fifteen minutes on two cores."
 	cargo rustc --profile web --lib --crate-type cdylib --no-default-features --target $(WASM)
 	@wasm-bindgen --target web --remove-name-section --remove-producers-section --out-dir www/pkg $(CARGO_TARGET_DIR)/$(WASM)/web/pangu_draw.wasm
+	@scripts/shell
 	@wasm=www/pkg/pangu_draw_bg.wasm; printf 'WebAssembly: %d bytes, %d bytes gzip\n' \
 		$$(wc -c < $$wasm) $$(gzip -9 < $$wasm | wc -c)
 

@@ -1,7 +1,7 @@
 /** The worker: hosts the WebAssembly engine and serves the calls of pangu-draw.js. */
 
 /// <reference lib="webworker" />
-/** @import { ErrorMessage, FromWorker, ToWorker } from "./types.js" */
+/** @import { FromWorker, ToWorker } from "./types.js" */
 
 import init, { Engine, delete_stored_model, image_size, list_models, start } from "./pkg/pangu_draw.js";
 
@@ -9,7 +9,11 @@ import init, { Engine, delete_stored_model, image_size, list_models, start } fro
 const post = (message, transfer = []) => globalThis.postMessage(message, { transfer });
 
 /** Says the worker's last word: after a panic the engine's memory is in no known state. @param {unknown} reason */
-const crash = (reason) => post({ crash: String(reason) });
+const crash = (reason) => post({ crash: describe(reason) });
+
+/** A panic is told first, and in its own words; where there is no memory left, Rust only traps. @param {unknown} reason */
+const describe = (reason) =>
+  reason instanceof WebAssembly.RuntimeError && /unreachable/i.test(reason.message) ? `out of memory: ${reason}` : String(reason);
 
 /** Cancels the running call of an id. @type {Map<number, AbortController>} */
 const running = new Map();
@@ -52,24 +56,27 @@ async function serve(call, signal) {
   return engine.generate(call.request, call.pictures, onEvent, signal);
 }
 
-/** An error as a plain object. @param {any} error @returns {ErrorMessage} */
-const plain = (error) =>
-  typeof error?.code === "string" ? error : { code: "crash", message: String(error), details: {} };
+/** Fails when the call is cancelled: before the engine is here, nobody else hears of that. @param {AbortSignal} signal */
+const aborted = (signal) =>
+  new Promise((_, reject) => {
+    signal.onabort = () => reject({ code: "cancelled", message: "cancelled", details: {} });
+  });
 
 globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
   if (call.op === "cancel") return running.get(call.id)?.abort();
   const controller = new AbortController();
   running.set(call.id, controller);
   try {
-    await started;
+    await Promise.race([started, aborted(controller.signal)]);
     const result = await serve(call, controller.signal);
     const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));
-  } catch (error) {
-    post({ id: call.id, error: plain(error) });
+  } catch (/** @type {any} */ error) {
+    if (typeof error?.code === "string") post({ id: call.id, error });
+    else crash(error);
   } finally {
     running.delete(call.id);
   }
 });
-globalThis.addEventListener("error", (event) => crash(event.message));
+globalThis.addEventListener("error", (event) => crash(event.error ?? event.message));
 globalThis.addEventListener("unhandledrejection", (event) => crash(event.reason));

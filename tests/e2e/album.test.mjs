@@ -127,7 +127,7 @@ describe("a recipe", () => {
       const { recipe, left } = await fromFile(sealed);
       assert.deepEqual(recipe, {
         ...SETTINGS, strength: 0.6, init: pictures[1], mask: pictures[2],
-        controls: [{ kind: "outline", strength: 0.8, until: 0.5, image: pictures[0] }],
+        controls: [{ kind: "outline", strength: 0.8, until: 0.5, falloff: "constant", image: pictures[0] }],
       });
       assert.deepEqual(left, []);
     }
@@ -147,6 +147,11 @@ describe("a recipe", () => {
     for (const url of ["data:image/png;base64,AAAA", "https://example.org/x.png", 7, `data:image/png;base64,${"A".repeat(99)}`]) {
       await assert.rejects(read(settings, itxt("pangu-draw-pictures", JSON.stringify({ controls: [url] }))), invalid, String(url));
     }
+    const many = Array(99).fill({ kind: "outline" });
+    const url = `data:image/png;base64,${Buffer.from(await bytesOf(await encode(noise(1, 1)))).toString("base64")}`;
+    const flood = await read(itxt("pangu-draw", JSON.stringify({ prompt: "x", controls: many })), itxt("pangu-draw-pictures", JSON.stringify({ controls: many.map(() => url) })));
+    assert.deepEqual([flood.recipe.controls.length, flood.left], [16, ["controls"]]);
+    assert.equal(fromLink("#toString=1"), undefined);
     for (const kind of ["pose", "__proto__", null]) {
       const strange = itxt("pangu-draw", JSON.stringify({ prompt: "x", controls: [{ kind }, null, 7] }));
       assert.deepEqual((await read(strange)).left, ["controls"]);
@@ -201,14 +206,14 @@ describe("a recipe", () => {
 });
 
 /** A file of a picture that the page paints. */
-const disc = (page) =>
-  page.evaluate(async () => {
+const disc = (page, colour = "rgb(200 30 30 / 0.7)") =>
+  page.evaluate(async (colour) => {
     const context = new OffscreenCanvas(60, 40).getContext("2d");
-    context.fillStyle = "rgb(200 30 30 / 0.7)";
+    context.fillStyle = colour;
     context.arc(30, 20, 15, 0, 7);
     context.fill();
     return [...new Uint8Array(await (await context.canvas.convertToBlob()).arrayBuffer())];
-  });
+  }, colour);
 
 /** Opens the page with the tiny model and few steps. */
 async function prepared(page, { steps = 2, query = tiny } = {}) {
@@ -462,18 +467,26 @@ describe("a picture that is dropped", () => {
       await page.locator("#steer summary").click();
       const upload = (buffer) => page.locator("#steer-file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       await upload(await disc(page));
-      await page.locator('.card[data-kind="outline"] input').fill("0.65");
+      await page.locator('.card[data-kind="outline"] .strength input').fill("0.65");
+      const outlines = page.locator('.card[data-kind="outline"]');
+      const cards = () => outlines.evaluateAll((cards) => cards.map((card) => [...card.querySelectorAll("output, .until, .falloff")].map(({ value }) => value)));
+      await page.locator("#steer-beside").check();
+      await upload(await disc(page, "blue"));
+      await outlines.nth(1).locator(".strength input").fill("0.3");
       await page.locator('#steer [value="init"]').check();
       await upload(await disc(page));
-      await page.locator("#paint-init").click();
+      await page.locator('.card[data-kind="init"] .paint').click();
       const box = await page.locator("#pad-canvas").boundingBox();
       await page.mouse.move(box.x + 40, box.y + 40);
       await page.mouse.down();
       await page.mouse.move(box.x + 160, box.y + 90, { steps: 5 });
       await page.mouse.up();
       await page.locator("#pad-done").click();
-      await page.locator('.card[data-kind="init"] input').fill("0.8");
-      for (const [field, value] of [["negative", "虫子"], ["guidance", "2.5"], ["seed", "1234"], ["until", "0.6"]]) await page.locator(`#${field}`).fill(value);
+      await page.locator('.card[data-kind="init"] .strength input').fill("0.8");
+      for (const [field, value] of [["negative", "虫子"], ["guidance", "2.5"], ["seed", "1234"]]) await page.locator(`#${field}`).fill(value);
+      await outlines.first().locator("summary").click();
+      await outlines.first().locator(".until").fill("0.6");
+      await outlines.first().locator(".falloff").selectOption("noise");
       await page.locator("#sampler").selectOption("euler_ancestral");
       await page.locator("#exchange").selectOption("one_way");
       await page.locator("#upsampler").selectOption("nearest");
@@ -488,12 +501,13 @@ describe("a picture that is dropped", () => {
       await page.getByRole("dialog").getByText("红苹果 🍎").waitFor();
       await page.keyboard.press("Enter");
       await page.getByText("Filled in as it was drawn.").waitFor();
-      const fields = ["prompt", "negative", "guidance", "seed", "until", "steps", "sampler", "exchange", "upsampler"];
+      const fields = ["prompt", "negative", "guidance", "seed", "steps", "sampler", "exchange", "upsampler"];
       const values = Object.fromEntries(await Promise.all(fields.map(async (id) => [id, await page.locator(`#${id}`).inputValue()])));
       assert.deepEqual(values, {
-        prompt: "红苹果 🍎", negative: "虫子", guidance: "2.5", seed: "1234", until: "0.6", steps: "5", sampler: "euler_ancestral", exchange: "one_way", upsampler: "nearest",
+        prompt: "红苹果 🍎", negative: "虫子", guidance: "2.5", seed: "1234", steps: "5", sampler: "euler_ancestral", exchange: "one_way", upsampler: "nearest",
       });
-      assert.equal(await page.locator('.card[data-kind="outline"] output').textContent(), "0.65");
+      const [[...first], [strength]] = await cards();
+      assert.deepEqual([first, strength], [["0.65", "0.6", "noise"], "0.30"]);
       await page.getByRole("button", { name: "Change the part" }).waitFor();
       await draw(page);
       assert.ok(Buffer.from(await shownFile(page)).equals(Buffer.from(file)), "the same file, byte for byte");
@@ -524,9 +538,9 @@ describe("a picture that is dropped", () => {
       await prepared(page);
       const choose = (buffer) => page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       const taken = page.locator("#taken");
-      await choose(png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2")));
+      await choose(png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2, constructor: 1")));
       await taken.getByText("Filled in from another tool's picture.").waitFor();
-      assert.match(await taken.textContent(), /drawn by another model, dreams.* Left out.*: Clip skip, Size, Sampler\.$/);
+      assert.match(await taken.textContent(), /drawn by another model, dreams.* Left out.*: Clip skip, constructor, Size, Sampler\.$/);
       for (const [id, value] of [["prompt", "猫"], ["negative", "dog"], ["steps", "9"], ["guidance", "5.25"], ["seed", "77"]]) {
         assert.equal(await page.locator(`#${id}`).inputValue(), value);
       }
@@ -823,7 +837,7 @@ for (const [locale, colorScheme, width] of [
       const look = async (what) => {
         const { violations } = await page.evaluate(() => window.axe.run());
         assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
-        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, `no sideways scrolling: ${what}`);
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `no sideways scrolling: ${what}`);
       };
       await look("four, and the history");
       await page.locator("#against").click();

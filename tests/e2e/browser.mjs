@@ -15,7 +15,7 @@ export const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", impo
 export const FIREFOX = process.env.BROWSER === "firefox";
 const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 /** Long enough for a software GPU on a busy machine. */
-export const PATIENCE = Number(process.env.PATIENCE ?? 240_000);
+export const PATIENCE = 240_000;
 
 /** Where models and drawings lie. */
 export const work = mkdtempSync(join(tmpdir(), "pangu-draw-"));
@@ -24,8 +24,8 @@ const DOWNLOADS = join(work, "downloads");
 /** A tiny model of random weights, beside its companion `sketch` that follows outlines. */
 export const model = join(work, "model");
 
-/** Makes the models and serves them with the page; call the answer's `close` at last. */
-export async function start() {
+/** Makes the models and serves them with the page in `www`; call the answer's `close` at last. */
+export async function start(www = join(ROOT, "www")) {
   const golden = (name) => join(ROOT, "tests/goldens", name);
   for (const [name, ...more] of [
     ["model", "--companion", "outline=sketch"],
@@ -33,7 +33,7 @@ export async function start() {
   ]) {
     execFileSync(NATIVE, ["convert", golden("pipeline_sd"), "-o", join(work, name), "--quantize", "f32", ...more]);
   }
-  const server = await serve(join(ROOT, "www"), work);
+  const server = await serve(www, work);
   const { close } = server;
   // The same object: tests set its `fault`.
   return Object.assign(server, {
@@ -50,17 +50,32 @@ const launch = (isFirefox, args) =>
     ? firefox.launch({ channel: "moz-firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", downloadsPath: DOWNLOADS })
     : chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", ...args] });
 
+let mended = false;
+/** What Playwright fills into a field for numbers Firefox puts behind what is there: empties it first. */
+function fillAnew(page) {
+  if (mended) return;
+  mended = true;
+  const { prototype } = page.locator("*").constructor;
+  const { fill } = prototype;
+  prototype.fill = async function (value, options) {
+    if ((await this.getAttribute("type", options)) === "number") await fill.call(this, "", options);
+    await fill.call(this, value, options);
+  };
+}
+
 /** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */
 export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, args = [], context = {}, expected = /^$/ }, body) {
   const browser = await launch(isFirefox, [...(webgpu ? WEBGPU : []), ...args]);
   try {
-    const page = await (await browser.newContext({ locale: "en-US", ...context })).newPage();
+    const page = await (await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...context })).newPage();
     page.setDefaultTimeout(PATIENCE);
+    if (isFirefox) fillAnew(page);
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     await body(page);
-    assert.deepEqual(errors.filter((error) => !expected.test(error)), []);
+    // Firefox asks for every site's icon, also where a policy forbids it.
+    assert.deepEqual(errors.filter((error) => !expected.test(error) && !/favicon\.ico/.test(error)), []);
   } finally {
     await browser.close();
   }
@@ -83,9 +98,9 @@ export const generate = (page, url, device, request) =>
       const { Generator, PanguDrawError } = await import("/pangu-draw.js");
       try {
         const generator = await Generator.load(url, { device });
-        const { width, height, rgba, png } = await generator.generate(request);
+        const { width, height, rgba, png, arithmetic } = await generator.generate(request);
         generator.dispose();
-        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())] };
+        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())], arithmetic };
       } catch (error) {
         if (!(error instanceof PanguDrawError)) throw error;
         return { name: error.name, code: error.code, details: error.details, message: error.message };
@@ -103,12 +118,13 @@ export async function save(page, link) {
   // Playwright tells of no download by Firefox that is no navigation, and a blob's is none.
   rmSync(DOWNLOADS, { recursive: true, force: true });
   mkdirSync(DOWNLOADS);
-  const [name, size] = await link.evaluate(async ({ download, href }) => [download, (await (await fetch(href)).blob()).size]);
+  const name = await link.getAttribute("download");
   await link.click();
-  for (;;) {
-    const bytes = existsSync(join(DOWNLOADS, name)) && readFileSync(join(DOWNLOADS, name));
-    if (bytes.length === size) return { name, bytes };
+  for (let before = 0; ; ) {
     await page.waitForTimeout(100);
+    const bytes = existsSync(join(DOWNLOADS, name)) ? readFileSync(join(DOWNLOADS, name)) : [];
+    if (bytes.length > 0 && bytes.length === before) return { name, bytes };
+    before = bytes.length;
   }
 }
 

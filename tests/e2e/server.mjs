@@ -13,6 +13,8 @@ const TYPES = {
   ".mjs": "text/javascript",
   ".json": "application/json",
   ".svg": "image/svg+xml",
+  ".png": "image/png",
+  ".webmanifest": "application/manifest+json",
   ".wasm": "application/wasm",
 };
 /** What `/slow/` sends in a second, in Mbit. */

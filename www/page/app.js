@@ -1,6 +1,6 @@
 /** The page: reads the form, shows what the generator says. */
 
-/** @import { DrawOptions, Info, LoadProgress, Picture, StepProgress } from "../types.js" */
+/** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 /** @import { Found } from "./recipe.js" */
 /** @import { Drawn } from "./strip.js" */
@@ -12,22 +12,27 @@ import {
   Generator,
   InvalidError,
   PanguDrawError,
+  ReadError,
   deleteStoredModel,
   storedModels,
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { intercept, offer, offered, resize, speak as speakControls, steering } from "./controls.js";
-import { paintNoise, paintPixels } from "./canvas.js";
+import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
 import * as gallery from "./gallery.js";
+import * as notices from "./notices.js";
+import * as offline from "./offline.js";
 import * as restore from "./restore.js";
 import * as strip from "./strip.js";
+import { learn, surpriseButton } from "./suggestions.js";
+import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
-/** Steps between two previews: decoding one takes about as long as a step. */
+/** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
 const STRENGTHS = [0, 0.25, 0.5, 0.75, 1];
@@ -71,7 +76,6 @@ const ui = {
   fetch: element("fetch", HTMLProgressElement),
   device: element("device", HTMLElement),
   language: element("language", HTMLButtonElement),
-  notice: element("notice", HTMLElement),
   error: element("error", HTMLElement),
   errorText: element("error-text", HTMLElement),
   errorDetails: element("error-details", HTMLElement),
@@ -119,7 +123,10 @@ let sayError = () => {};
 
 /** @param {Key} key @param {() => Record<string, string | number>} [values] */
 function status(key, values = () => ({})) {
-  sayStatus = () => (ui.status.textContent = text(key, values()));
+  sayStatus = () => {
+    const words = text(key, values());
+    ui.status.textContent = stopDraw && stopLoad ? `${words} ${text("queued")}` : words;
+  };
   sayStatus();
 }
 
@@ -136,28 +143,68 @@ function perFrame(report) {
   };
 }
 
+/** Listens to what arrives. */
+function heard() {
+  const shown = perFrame(onLoad);
+  return (/** @type {LoadProgress} */ progress) => {
+    technique.hearLoad(progress);
+    shown(progress);
+  };
+}
+
 /** The loaded model; starts the load unless it runs already. */
 function load() {
   if (loading) return loading;
   const controller = (stopLoad = new AbortController());
   status("starting");
   refresh();
-  const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
-  loading = opened
-    ? opened.then(async (generator) => {
-        await generator.loadWeights(options);
-        return generator;
-      })
-    : Generator.load(modelUrl, options);
+  const options = { device, onProgress: heard(), signal: controller.signal };
+  loading = start(options).catch((error) => {
+    // The model was replaced meanwhile. Once: its list of files is read anew.
+    if (!(error instanceof PanguDrawError && error.code === "changed")) throw error;
+    return start(options);
+  });
   loading.then(onLoaded, (error) => {
     loading = opened = undefined;
     fail(error);
   }).finally(() => {
     stopLoad = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   });
   return loading;
+}
+
+/** Opens the model and loads what its first step needs. @param {LoadOptions} options */
+async function start(options) {
+  const generator = await (opened ?? Generator.open(modelUrl, options));
+  opened = undefined;
+  try {
+    await possible(generator);
+    await generator.loadWeights(options);
+    return generator;
+  } catch (error) {
+    generator.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Fails where a drawing cannot come about, before anything is fetched for it.
+ *
+ * @param {Generator} generator
+ * @param {DrawOptions} [options]
+ */
+async function possible(generator, options) {
+  const { obstacle, fetchBytes } = await generator.plan(options);
+  if (obstacle) throw new DeviceError("device", obstacle);
+  // The engine would go on asking for a while.
+  if (fetchBytes > 0 && !navigator.onLine) throw new ReadError("read", `no network; ${fetchBytes} bytes are missing`);
+}
+
+function endFetch() {
+  ui.fetch.hidden = true;
+  notices.notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -182,14 +229,16 @@ function onLoad({ stage, component, loaded, total, stored, bytesPerSecond, secon
 /** @param {Generator} generator */
 function onLoaded(generator) {
   info = generator.info();
-  ui.steps.value = String(info.defaults.steps);
-  ui.guidance.value = String(info.defaults.guidanceScale);
+  // What somebody has typed meanwhile stays.
+  ui.steps.defaultValue = String(info.defaults.steps);
+  ui.guidance.defaultValue = String(info.defaults.guidanceScale);
   ui.sampler.replaceChildren(...info.samplers.map((name) => new Option(name.replaceAll("_", " "), name)));
   ui.sampler.value = info.defaults.sampler;
   ui.axis.style.setProperty("--boundary", `${(info.boundary ?? 1) * 100}%`);
   ui.tick.hidden = ui.structure.hidden = ui.texture.hidden = info.boundary === null;
   const { width, height, max } = info.image;
   const sizes = SIZES.map(([across, down]) => [across * width, down * height]).filter((size) => Math.max(...size) <= max);
+  ui.size.disabled = false;
   ui.size.replaceChildren(...sizes.map((size) => new Option(size.join(" × "), size.join(" "))));
   ui.sizeField.hidden = sizes.length < 2;
   ui.coopFields.hidden = info.controls.length === 0;
@@ -199,7 +248,12 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
-  if (awaited) take(awaited);
+  const { url, vocabulary } = info;
+  const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
+  learn(words).then((known) => known && describe());
+  notices.sayWhetherKept(generator).catch(fail);
+  // What somebody has made of the prompt meanwhile stays.
+  if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
 
 /** The size to be drawn. */
@@ -252,22 +306,28 @@ function describe() {
       return item;
     }),
   );
+  const surprising = surpriseButton();
+  if (surprising) {
+    const item = document.createElement("li");
+    item.append(surprising);
+    ui.examples.append(item);
+  }
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
-  const chosen = ui.style.options.length > 0 ? ui.style.value : (defaults.style ?? "");
+  const chosen = ui.style.disabled ? (defaults.style ?? "") : ui.style.value;
   ui.styleField.hidden = styles.length === 0;
   const options = styles.map(({ id, name }) => new Option(name[current()], id));
   if (defaults.style === null) options.unshift(new Option(text("noStyle"), ""));
   ui.style.replaceChildren(...options);
   ui.style.value = chosen;
+  ui.style.disabled = false;
   ui.backgroundField.hidden = !info.transparency;
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  ui.notice.hidden = !fallback;
-  ui.notice.textContent = text("fallback");
+  notices.notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
@@ -287,9 +347,10 @@ function readable() {
     ui.prompt.focus();
     return false;
   }
-  const faulty = [ui.seed, ui.steps, ui.guidance, ui.until, ui.tLow].find((field) => !field.checkValidity());
+  const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.id }));
+  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
 }
@@ -321,29 +382,38 @@ async function busy(work) {
   ui.error.hidden = true;
   restore.say();
   const { signal } = (stopDraw = new AbortController());
+  sayStatus();
   refresh();
   try {
     const generator = await load();
+    const options = asked();
+    await possible(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    await work(asked(), async (options, say = sayStep) => {
+    await work(options, async (options, say = sayStep) => {
       clearPlate(options);
+      technique.begin();
       const picture = await generator.generate({
         ...options,
-        previewEvery: PREVIEW_EVERY,
+        previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
+        insight: true,
         signal,
-        onLoad: perFrame(onLoad),
+        onLoad: heard(),
         onStep(progress) {
-          if (progress.preview) paintPixels(ui.canvas, progress.preview);
+          const { preview, previewBy } = progress;
+          if (preview) (previewBy === "projection" ? paintSmoothly : paintPixels)(ui.canvas, preview);
+          technique.hearStep(progress);
           showStep({ ...progress, say });
         },
       });
+      notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
+    await notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
     stopDraw = undefined;
-    ui.fetch.hidden = true;
+    endFetch();
     refresh();
   }
 }
@@ -499,19 +569,15 @@ async function takeAndShow(found) {
 
 /** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
 async function takeFile(file, ask = false) {
-  try {
-    const found = await fromFile(file);
-    if (!found) {
-      if (!ask || !offered()) restore.say("takenNothing");
-      return !ask;
-    }
-    const wish = ask ? await restore.ask(file, found) : "settings";
-    if (wish === "settings") await takeAndShow(found);
-    return wish !== "steer";
-  } catch {
-    restore.say("takenDamaged");
-    return true;
+  const found = await fromFile(file).catch(() => null);
+  if (!found) {
+    if (found === null) restore.say("takenDamaged");
+    else if (!ask || !offered()) restore.say("takenNothing");
+    return found === null || !ask;
   }
+  const wish = ask ? await restore.ask(file, found) : "settings";
+  if (wish === "settings") await takeAndShow(found);
+  return wish !== "steer";
 }
 
 /** Takes the settings in the address, if there are any. */
@@ -542,15 +608,21 @@ const PARAMETERS = {
   mask: "changeMask",
   exchange: "exchange",
   until: "until",
+  draft: "drawsDraft",
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
 };
 
+/** What engines and browsers say when there is not enough memory. */
+const OUT_OF_MEMORY = /out of memory|memory allocation|could not allocate|do not fit into/i;
+
 /** Which sentence explains an error. @param {unknown} error @returns {Key} */
 function explanation(error) {
   if (!(error instanceof PanguDrawError)) return "errorOther";
   if (error.details.parameter === "image") return "errorImage";
+  if (OUT_OF_MEMORY.test(error.message)) return "errorMemory";
+  if (error instanceof ReadError && !navigator.onLine) return "errorOffline";
   /** @type {Record<string, Key>} */
   const keys = {
     ModelError: "errorModel",
@@ -569,6 +641,11 @@ function fail(error) {
   axis(0);
   if (error instanceof CancelledError) return status("stopped");
   status("stopped");
+  if (error instanceof DeviceError) {
+    // A device that has failed is not to be trusted again: the next drawing starts anew.
+    loading?.then((generator) => generator.dispose(), () => {});
+    loading = undefined;
+  }
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {
@@ -629,7 +706,8 @@ function speak() {
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
   describe();
   speakControls();
-  for (const part of [actions, gallery, restore, strip]) part.speak();
+  technique.show();
+  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -681,7 +759,11 @@ async function listKept() {
   );
 }
 
+for (const type of ["online", "offline"]) {
+  window.addEventListener(type, () => notices.notice("offline", !navigator.onLine && !ui.fetch.hidden));
+}
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
-if (/** @type {any} */ (navigator).connection?.saveData) wait().catch(() => (opened = undefined));
-else load().catch(() => {});
+const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
+// Not earlier: what the page itself waits for comes first.
+opening.then(offline.keep);

@@ -1,4 +1,4 @@
-/** The panel of pictures that steer the drawing: at most one of a kind. */
+/** The panel of pictures that steer the drawing. */
 
 /** @import { ControlKind, ControlOptions, Info, PictureSource, Pixels } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
@@ -11,6 +11,7 @@ import { drawing, mask, painted, sketch, tint } from "./pad.js";
 import { number, text, translate } from "./i18n.js";
 import { MOST_SIDE } from "./png.js";
 import { fitted, paintPixels } from "./canvas.js";
+import { drawn } from "./svg.js";
 import { read } from "../pictures.js";
 
 /** What a picture is for: a control, or what the drawing begins with. @typedef {ControlKind | "init"} Kind */
@@ -24,6 +25,8 @@ import { read } from "../pictures.js";
  *   strokes?: Stroke[],
  *   masked: Stroke[],
  *   strength?: number,
+ *   until?: number,
+ *   falloff?: "constant" | "noise",
  *   card: HTMLElement,
  * }} Steering
  */
@@ -38,6 +41,8 @@ const ui = {
   count: element("steer-count", HTMLElement),
   choices: element("steer-choices", HTMLFieldSetElement),
   hint: element("steer-hint", HTMLElement),
+  besideField: element("steer-beside-field", HTMLElement),
+  beside: element("steer-beside", HTMLInputElement),
   sketch: element("steer-sketch", HTMLButtonElement),
   choose: element("steer-choose", HTMLButtonElement),
   file: element("steer-file", HTMLInputElement),
@@ -50,12 +55,19 @@ const ui = {
 
 /** Pictures in use, in the order of their kinds. @type {Steering[]} */
 let used = [];
+/** The kind whose model draws the draft. @type {ControlKind | undefined} */
+let draft;
+/** Cards so far: what tells their elements apart. */
+let cards = 0;
 /** The size to be drawn. */
 let size = { width: 1, height: 1 };
 /** @type {Info | undefined} */
 let info;
-/** @type {(kind: ControlKind, image: Pixels) => Promise<Pixels>} */
-let view;
+/** @typedef {(kind: ControlKind, image: Pixels) => Promise<Pixels>} View */
+/** What models see, once there is a model. @type {PromiseWithResolvers<View>} */
+const sight = Promise.withResolvers();
+/** @type {View} */
+let view = async (kind, image) => (await sight.promise)(kind, image);
 /** Says again, in the language now chosen, what went wrong last. */
 let sayAlarm = () => {};
 
@@ -68,6 +80,8 @@ function choose(kind) {
   ui.hint.dataset.text = `${kind}Hint`;
   ui.hint.textContent = text(/** @type {Key} */ (`${kind}Hint`));
   ui.sketch.hidden = kind !== "outline";
+  ui.beside.checked = false;
+  refresh();
 }
 
 /** @param {Key} [key] */
@@ -91,17 +105,28 @@ async function attempt(work, failure) {
 const standard = ({ kind, masked }) =>
   kind === "init" ? (masked.length > 0 ? 1 : OVER) : (info?.controls.find((own) => own.kind === kind)?.strength ?? 1);
 
-/** Takes a picture in; one of that kind goes. @param {Kind} kind @param {PictureSource} image @param {Stroke[]} [strokes] */
-const add = (kind, image, strokes) =>
+/**
+ * Takes a picture in. It takes the place of `before`, which is the one of its kind unless the next shall stand beside it.
+ *
+ * @param {Kind} kind
+ * @param {PictureSource} image
+ * @param {Stroke[]} [strokes]
+ * @param {Steering} [before]
+ */
+const add = (kind, image, strokes, before = ui.beside.checked ? undefined : used.findLast((other) => other.kind === kind)) =>
   attempt(async () => {
     // No larger than the drawing's own file keeps it, so that what is drawn can be drawn again.
-    const pixels = await fitted(await read(image), MOST_SIDE);
-    const before = used.find((steering) => steering.kind === kind);
-    const card = before?.card ?? build(kind);
-    const steering = { kind, pixels, strokes, masked: [], strength: before?.strength, card };
-    used = KINDS.flatMap((each) => (each === kind ? [steering] : used.filter((other) => other.kind === each)));
+    const pixels = await fitted(await read(await drawn(image)), MOST_SIDE);
+    // It may have been removed meanwhile.
+    const place = before ? used.indexOf(before) : -1;
+    /** @type {Steering} */
+    const steering = { ...(place < 0 ? { card: build(kind) } : used[place]), kind, pixels, strokes, masked: [] };
+    if (place < 0) used.push(steering);
+    else used[place] = steering;
+    used.sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind));
     ui.panel.open = true;
-    if (!before) ui.cards.replaceChildren(...used.map(({ card }) => card));
+    ui.beside.checked = false;
+    if (place < 0) ui.cards.replaceChildren(...used.map(({ card }) => card));
     refresh();
     await show(steering);
   }, "errorImage");
@@ -110,28 +135,39 @@ const add = (kind, image, strokes) =>
 function build(kind) {
   const card = within(/** @type {DocumentFragment} */ (ui.card.content.cloneNode(true)), ".card", HTMLElement);
   const part = (/** @type {string} */ name) => within(card, `.${name}`, HTMLElement);
+  const suffix = ++cards;
+  /** Names one part of the card, and after it and the card's kind what it is for. @param {string} name @param {HTMLElement} [of] */
+  const entitle = (name, of = part(name)) => {
+    part(name).id = `${name}-${suffix}`;
+    of.setAttribute("aria-labelledby", `${name}-${suffix} kind-${suffix}`);
+  };
+  const own = () => /** @type {Steering} */ (used.find((steering) => steering.card === card));
   card.dataset.kind = kind;
-  part("kind").dataset.text = kind;
+  part("kind").id = `kind-${suffix}`;
   part("strength-name").dataset.text = kind === "init" ? "overStrength" : "strength";
   for (const [name, action] of Object.entries({ edit, paint, remove })) {
-    part(name).id = `${name}-${kind}`;
-    part(name).setAttribute("aria-labelledby", `${name}-${kind} kind-${kind}`);
-    part(name).onclick = () => {
-      const steering = used.find((steering) => steering.kind === kind);
-      if (steering) action(steering);
-    };
+    entitle(name);
+    part(name).onclick = () => action(own());
   }
-  part("kind").id = `kind-${kind}`;
-  const slider = within(card, "input", HTMLInputElement);
-  slider.id = `strength-${kind}`;
-  slider.setAttribute("aria-labelledby", `strength-name-${kind} kind-${kind}`);
-  part("strength-name").id = `strength-name-${kind}`;
+  const slider = within(card, ".strength input", HTMLInputElement);
+  entitle("strength-name", slider);
   if (kind === "init") slider.min = "0.05";
   slider.oninput = () => {
-    const steering = used.find((steering) => steering.kind === kind);
-    if (!steering) return;
-    steering.strength = Number(slider.value);
-    weigh(steering);
+    own().strength = Number(slider.value);
+    weigh(own());
+  };
+  part("finer").hidden = kind === "init";
+  const until = within(card, ".until", HTMLInputElement);
+  entitle("until-name", until);
+  until.oninput = () => (own().until = until.value === "" || !until.checkValidity() ? undefined : Number(until.value));
+  const falloff = within(card, ".falloff", HTMLSelectElement);
+  entitle("falloff-name", falloff);
+  falloff.onchange = () => (own().falloff = /** @type {Steering["falloff"]} */ (falloff.value || undefined));
+  const drafts = within(card, ".draft", HTMLInputElement);
+  drafts.onchange = () => {
+    if (kind === "init") return;
+    draft = drafts.checked ? kind : undefined;
+    refresh();
   };
   translate(card);
   return card;
@@ -140,8 +176,11 @@ function build(kind) {
 /** Shows how much a picture weighs. @param {Steering} steering */
 function weigh(steering) {
   const strength = steering.strength ?? standard(steering);
-  within(steering.card, "input", HTMLInputElement).value = String(strength);
+  within(steering.card, ".strength input", HTMLInputElement).value = String(strength);
   within(steering.card, "output", HTMLOutputElement).textContent = number(strength, 2);
+  const { until, falloff } = steering;
+  if (until !== undefined) within(steering.card, ".until", HTMLInputElement).value = String(until);
+  if (falloff) within(steering.card, ".falloff", HTMLSelectElement).value = falloff;
 }
 
 /** Shows a picture, and what the model will see of it. @param {Steering} steering */
@@ -165,7 +204,7 @@ async function show(steering) {
 /** Draws on at what was drawn. @param {Steering} [before] */
 async function edit(before) {
   const strokes = await sketch({ size: before?.pixels ?? size, drawn: before?.strokes });
-  if (strokes && strokes.length > 0) await add("outline", drawing(strokes, before?.pixels ?? size), strokes);
+  if (strokes && strokes.length > 0) await add("outline", drawing(strokes, before?.pixels ?? size), strokes, before);
   else if (strokes && before) remove(before);
 }
 
@@ -179,12 +218,21 @@ async function paint(steering) {
 /** @param {Steering} steering */
 function remove(steering) {
   used = used.filter((other) => other !== steering);
+  // What had the focus goes with the card.
+  if (steering.card.contains(document.activeElement)) ui.choose.focus();
   steering.card.remove();
   refresh();
-  ui.choose.focus();
 }
 
 function refresh() {
+  if (!used.some(({ kind }) => kind === draft)) draft = undefined;
+  for (const [index, { kind, card }] of used.entries()) {
+    const before = used.slice(0, index).filter((other) => other.kind === kind).length;
+    within(card, ".kind", HTMLElement).textContent = before > 0 ? `${text(kind)} ${before + 1}` : text(kind);
+    within(card, ".draft", HTMLInputElement).checked = kind === draft;
+    within(card, ".until", HTMLInputElement).placeholder = String(info?.controls.find((own) => own.kind === kind)?.until ?? 1);
+  }
+  ui.besideField.hidden = chosen() === "init" || !used.some(({ kind }) => kind === chosen());
   ui.count.textContent = used.length > 0 ? String(used.length) : "";
   ui.cards.hidden = used.length === 0;
   ui.compare.hidden = !used.some(({ kind }) => kind !== "init");
@@ -255,15 +303,20 @@ export const named = () => text(chosen());
  *
  * @param {Recipe} recipe
  */
-export async function restore({ controls = [], init, mask, strength }) {
-  const wanted = controls.map(({ kind, image, strength }) => ({ kind: /** @type {Kind} */ (kind), pixels: image, masked: /** @type {Stroke[]} */ ([]), strength }));
+export async function restore({ controls = [], init, mask, strength, draft: drafting }) {
+  /** @type {Omit<Steering, "card">[]} */
+  const wanted = controls.map(({ image, ...control }) => ({ ...control, pixels: image, masked: [] }));
   if (init) wanted.push({ kind: "init", pixels: init, masked: mask ? painted(mask) : [], strength });
   used = kinds().flatMap((kind) => wanted.filter((each) => each.kind === kind).map((each) => ({ ...each, card: build(kind) })));
+  draft = drafting;
   ui.cards.replaceChildren(...used.map(({ card }) => card));
   if (used.length > 0) ui.panel.open = true;
   refresh();
   await attempt(() => Promise.all(used.map(show)), "errorImage");
-  return wanted.filter((each) => !used.some(({ kind }) => kind === each.kind)).map(({ kind }) => (kind === "init" ? kind : "controls"));
+  return [
+    ...wanted.filter((each) => !used.some(({ kind }) => kind === each.kind)).map(({ kind }) => (kind === "init" ? kind : "controls")),
+    ...(drafting === draft ? [] : ["draft"]),
+  ];
 }
 
 /**
@@ -274,10 +327,12 @@ export async function restore({ controls = [], init, mask, strength }) {
  */
 export function offer(loaded, look) {
   [info, view] = [loaded, look];
+  sight.resolve(look);
   const offered = kinds();
   for (const radio of ui.choices.querySelectorAll("input")) {
     within(ui.choices, `label:has([value="${radio.value}"])`, HTMLElement).hidden = !offered.some((kind) => kind === radio.value);
   }
+  for (const steering of used.filter(({ kind }) => !offered.includes(kind))) remove(steering);
   ui.panel.hidden = offered.length === 0;
   if (offered.length > 0 && !offered.includes(chosen())) choose(offered[0]);
   refresh();
@@ -292,16 +347,20 @@ export function resize(next) {
 /** Says what was said in the language now chosen. */
 export function speak() {
   used.forEach(weigh);
+  refresh();
   sayAlarm();
 }
 
-/** What the pictures add to a request. @param {number} [until] share of the schedule through which they act */
-export function steering(until) {
+/** What the pictures add to a request. @param {number} [usual] the share of the schedule through which they act, but for those with one of their own */
+export function steering(usual) {
   /** @type {ControlOptions[]} */
-  const controls = used.flatMap(({ kind, pixels: image, strength }) => (kind === "init" ? [] : [{ kind, image, strength, until }]));
+  const controls = used.flatMap(({ kind, pixels: image, strength, until = usual, falloff }) =>
+    kind === "init" ? [] : [{ kind, image, strength, until, falloff }],
+  );
   const init = used.find(({ kind }) => kind === "init");
   return {
     controls,
+    draft,
     init: init?.pixels,
     strength: init?.strength,
     mask: init && init.masked.length > 0 ? mask(init.masked, init.pixels) : undefined,
@@ -309,4 +368,3 @@ export function steering(until) {
 }
 
 choose("outline");
-refresh();

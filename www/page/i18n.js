@@ -34,6 +34,13 @@ const TEXTS = {
   chooseFile: { en: "Choose a file", zh: "选择文件" },
   camera: { en: "Camera", zh: "拍照" },
   dropOrPaste: { en: "or drop or paste one", zh: "或拖入、粘贴图片" },
+  beside: { en: "beside the one before", zh: "与之前的图片并用" },
+  finer: { en: "Finer", zh: "细调" },
+  falloff: { en: "Its weight", zh: "权重变化" },
+  falloffModel: { en: "As the model likes", zh: "由模型决定" },
+  falloffConstant: { en: "Stays", zh: "保持不变" },
+  falloffNoise: { en: "Falls with the noise", zh: "随噪声减弱" },
+  drawsDraft: { en: "Its model draws the draft", zh: "由它的模型画草图" },
   given: { en: "Your picture", zh: "你的图片" },
   seen: { en: "What the model sees", zh: "模型看到的" },
   strength: { en: "Strength", zh: "强度" },
@@ -47,6 +54,14 @@ const TEXTS = {
   padOutline: { en: "Draw the outline", zh: "画出轮廓" },
   padMask: { en: "Paint over what shall be drawn anew", zh: "涂抹要重画的部分" },
   padCanvas: { en: "Drawing pad: draw with mouse, finger or pen", zh: "画板：用鼠标、手指或笔绘画" },
+  padKeys: { en: "Drawing by keyboard", zh: "用键盘绘画" },
+  padHelp: {
+    en: "By keyboard: arrow keys move, with Shift in small steps; Space puts the pen down and lifts it.",
+    zh: "键盘：方向键移动，按住 Shift 小步移动；空格键落笔或提笔。",
+  },
+  padAt: { en: "{x} % from the left, {y} % from the top", zh: "距左 {x}%，距上 {y}%" },
+  padDown: { en: "Pen down, {place}", zh: "落笔，{place}" },
+  padUp: { en: "Pen up, {place}", zh: "提笔，{place}" },
   pen: { en: "Pen", zh: "画笔" },
   eraser: { en: "Eraser", zh: "橡皮" },
   penWidth: { en: "Width", zh: "粗细" },
@@ -104,7 +119,6 @@ const TEXTS = {
   none: { en: "none", zh: "无" },
   model: { en: "Model", zh: "模型" },
   part: { en: "The part to draw over", zh: "要重画的部分" },
-  draft: { en: "Draft by another model", zh: "由其他模型画草图" },
 
   star: { en: "☆ Star", zh: "☆ 收藏" },
   starred: { en: "★ Starred", zh: "★ 已收藏" },
@@ -181,6 +195,49 @@ const TEXTS = {
   recall: { en: "Show again: {prompt}", zh: "再次显示：{prompt}" },
   recallStarred: { en: "Show again, starred: {prompt}", zh: "再次显示（已收藏）：{prompt}" },
 
+  technique: { en: "How it was drawn", zh: "绘制过程" },
+  film: { en: "Step by step", zh: "逐步" },
+  filmHint: {
+    en: "Above, the latent with its noise as a step finds it; below, what the model then takes the picture to be. σ is the noise level.",
+    zh: "上面是这一步开始时带噪声的潜变量，下面是模型此时对画面的估计。σ 是噪声水平。",
+  },
+  filmList: { en: "Steps of the drawing", zh: "绘制的各个步骤" },
+  filmNoisy: { en: "Latent before step {step}, noise level {sigma}", zh: "第 {step} 步之前的潜变量，噪声水平 {sigma}" },
+  filmEstimate: { en: "Estimate after step {step}", zh: "第 {step} 步之后的估计" },
+  filmSwitch: { en: "Here the texture expert takes over.", zh: "从这里起由纹理专家接手。" },
+  fusion: { en: "Models that draw together", zh: "共同绘制的模型" },
+  fusionHint: {
+    en: "What each of them takes the picture to be, and how much that weighs.",
+    zh: "每个模型对画面的估计及其权重。",
+  },
+  fusionStep: { en: "Step {step}", zh: "第 {step} 步" },
+  fusionEstimate: { en: "{model}, weight {weight}: estimate in step {step}", zh: "{model}，权重 {weight}：第 {step} 步的估计" },
+  modelSketch: { en: "Sketch model", zh: "草图模型" },
+  modelVariation: { en: "Variation model", zh: "变体模型" },
+  timeline: { en: "Downloads and steps", zh: "下载与步骤" },
+  timelineHint: {
+    en: "When each part of the model came, and when it was needed: drawing does not wait for all of it. Times in seconds.",
+    zh: "模型各部分到达和被用到的时间：不必等全部到达就开始绘制。时间以秒计。",
+  },
+  timelinePart: { en: "Part", zh: "部分" },
+  timelineCame: { en: "Came", zh: "到达" },
+  timelineNeeded: { en: "Needed", zh: "用到" },
+  timelineSteps: { en: "Steps", zh: "步骤" },
+  timelineStepsOf: { en: "{steps} steps", zh: "{steps} 步" },
+  timelineCut: { en: "Between loading and drawing {seconds} s passed, which are cut out.", zh: "加载与绘制之间的 {seconds} 秒已略去。" },
+  partText: { en: "Text encoder", zh: "文本编码器" },
+  partStructure: { en: "Structure expert", zh: "结构专家" },
+  partTexture: { en: "Texture expert", zh: "纹理专家" },
+  partDecoder: { en: "Decoder", zh: "解码器" },
+  partEncoder: { en: "Encoder", zh: "编码器" },
+  partUnet: { en: "Denoiser", zh: "去噪网络" },
+  partControlnet: { en: "ControlNet", zh: "ControlNet" },
+  partPicture: { en: "Picture encoder", zh: "图片编码器" },
+
+  suggestions: { en: "Suggestions", zh: "建议" },
+  suggestionCount: { en: "{count} suggestions. Arrow keys choose, Enter takes.", zh: "{count} 条建议。用方向键选择，回车采用。" },
+  surprise: { en: "Surprise me", zh: "随便来一个" },
+
   waiting: { en: "The model ({total}) is fetched when you press Draw.", zh: "按下“绘制”后才会下载模型（{total}）。" },
   starting: { en: "Starting…", zh: "正在启动…" },
   fetching: { en: "Fetching the model: {loaded} of {total}", zh: "正在下载模型：{loaded} / {total}" },
@@ -217,6 +274,31 @@ const TEXTS = {
     en: "This browser offers no WebGPU, so the picture is drawn on the CPU. It takes longer.",
     zh: "此浏览器没有可用的 WebGPU，改用 CPU 绘制，会慢一些。",
   },
+  overflow: {
+    en: "Numbers grew too large for the GPU's 16-bit arithmetic, so the picture was finished in 32 bits. It took longer.",
+    zh: "部分数值超出 GPU 16 位运算的范围，画面改用 32 位运算完成，用时更长。",
+  },
+
+  news: { en: "News of this page", zh: "页面消息" },
+  update: { en: "A new version of this page is there.", zh: "此页面有新版本。" },
+  updateOthers: {
+    en: "Close this page’s other tabs first, then reload.",
+    zh: "请先关闭此页面的其他标签页，再重新加载。",
+  },
+  reload: { en: "Reload", zh: "重新加载" },
+
+  noStore: {
+    en: "This browser keeps no files for this page, as in a private window: the model is fetched anew at every visit.",
+    zh: "此浏览器不为本页面保存文件（例如无痕窗口），每次访问都要重新下载模型。",
+  },
+  noRoom: {
+    en: "The browser has no room to keep the whole model: what is missing is fetched anew at the next visit. Deleting other models below makes room.",
+    zh: "浏览器没有足够的空间保存整个模型，缺少的部分下次访问时会重新下载。删除下方的其他模型可以腾出空间。",
+  },
+  offline: {
+    en: "There is no network. What has arrived is kept; the download goes on when the network is back.",
+    zh: "网络已断开。已下载的部分会保留，网络恢复后继续下载。",
+  },
 
   details: { en: "Technical details", zh: "技术细节" },
   errorModel: {
@@ -230,6 +312,14 @@ const TEXTS = {
   errorRead: {
     en: "The model could not be fetched. Check the connection and press Draw to try again.",
     zh: "无法下载模型。请检查网络，然后再按“绘制”。",
+  },
+  errorOffline: {
+    en: "There is no network, and not all of the model is in this browser. Press Draw when the network is back.",
+    zh: "没有网络，而且此浏览器中没有完整的模型。网络恢复后请再按“绘制”。",
+  },
+  errorMemory: {
+    en: "There is not enough memory for this. A smaller picture, fewer steering pictures or a smaller model may fit; closing other tabs helps, too.",
+    zh: "内存不足。可以尝试更小的图片、更少的引导图片或更小的模型，关闭其他标签页也有帮助。",
   },
   errorInvalid: { en: "A setting is out of its range: {parameter}.", zh: "有一项设置超出范围：{parameter}。" },
   errorUnsupported: { en: "This model cannot do that.", zh: "此模型不支持这个操作。" },

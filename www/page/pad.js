@@ -1,4 +1,4 @@
-/** The drawing pad: strokes of a pen and an eraser, on paper or over a picture. */
+/** The drawing pad: strokes of a pen and an eraser, by pointer or by keyboard, on paper or over a picture. */
 
 /** @import { Pixels } from "../types.js" */
 
@@ -10,6 +10,10 @@ import { text } from "./i18n.js";
 const SIDE = 512;
 /** What a mask is painted with, so that it shows on any picture. */
 const TINT = "#d9480f";
+/** How far an arrow key goes, in the pad's pixels: alone, and with Shift. */
+const STRIDE = [16, 4];
+/** @type {Record<string, [number, number]>} */
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
  * One stroke: the line's width and its points, in the pad's pixels; or, of a mask that came as a picture, all that was painted: how
@@ -25,6 +29,8 @@ const ui = {
   paper: element("pad-paper", HTMLElement),
   beneath: element("pad-beneath", HTMLCanvasElement),
   canvas: element("pad-canvas", HTMLCanvasElement),
+  cursor: element("pad-cursor", HTMLElement),
+  say: element("pad-say", HTMLElement),
   pen: element("pad-pen", HTMLButtonElement),
   eraser: element("pad-eraser", HTMLButtonElement),
   width: element("pad-width", HTMLInputElement),
@@ -38,8 +44,11 @@ const ui = {
 let strokes = [];
 /** What Undo goes back to: also what Clear took away. @type {Stroke[][]} */
 let before = [];
-/** The stroke under the pointer; Undo may have taken it off the pad. @type {Stroke | undefined} */
+/** The stroke under the pointer or the cursor; Undo may have taken it off the pad. @type {Stroke | undefined} */
 let running;
+/** Where the keyboard's pen is, and whether it is down. @type {[number, number]} */
+let cursor = [0, 0];
+let down = false;
 let erasing = false;
 let colour = "#000";
 
@@ -66,8 +75,9 @@ function paint(context, { width, erase, points, stamp }, colour) {
   context.lineCap = context.lineJoin = "round";
   context.beginPath();
   context.moveTo(...points[0]);
-  // A single touch is a line to where it began: a dot.
-  for (const point of points.length > 1 ? points.slice(1) : points) context.lineTo(...point);
+  for (const point of points.slice(1)) context.lineTo(...point);
+  // A single touch is a dot; a line of no length would be none.
+  if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
   context.stroke();
 }
 
@@ -133,12 +143,14 @@ function change(next) {
 }
 
 function undo() {
+  down = false;
   strokes = before.pop() ?? strokes;
   repaint();
 }
 
 /** @param {boolean} erase */
 function take(erase) {
+  down = false;
   erasing = erase;
   ui.pen.setAttribute("aria-pressed", String(!erase));
   ui.eraser.setAttribute("aria-pressed", String(erase));
@@ -150,11 +162,45 @@ function place({ clientX, clientY }) {
   return [((clientX - left) / width) * ui.canvas.width, ((clientY - top) / height) * ui.canvas.height];
 }
 
+/** @param {[number, number]} point */
+function begin(point) {
+  running = { width: Number(ui.width.value), erase: erasing, points: [point] };
+  change([...strokes, running]);
+}
+
+/** Moves the keyboard's pen and says where it is. @param {[number, number]} to */
+function move([x, y]) {
+  const { width, height } = ui.canvas;
+  cursor = [Math.min(width, Math.max(0, x)), Math.min(height, Math.max(0, y))];
+  const [left, top] = [(100 * cursor[0]) / width, (100 * cursor[1]) / height];
+  Object.assign(ui.cursor.style, { left: `${left}%`, top: `${top}%` });
+  ui.cursor.classList.toggle("down", down);
+  return text("padAt", { x: Math.round(left), y: Math.round(top) });
+}
+
+ui.paper.addEventListener("keydown", (event) => {
+  const arrow = ARROWS[event.key];
+  if ((!arrow && event.key !== " ") || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  ui.cursor.hidden = false;
+  if (arrow) {
+    const stride = STRIDE[Number(event.shiftKey)];
+    ui.say.textContent = move([cursor[0] + arrow[0] * stride, cursor[1] + arrow[1] * stride]);
+    if (!down) return;
+    running?.points.push(cursor);
+    repaint();
+  } else if (!event.repeat) {
+    down = !down;
+    if (down) begin(cursor);
+    ui.say.textContent = text(down ? "padDown" : "padUp", { place: move(cursor) });
+  }
+});
 ui.canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || !event.isPrimary) return;
   ui.canvas.setPointerCapture(event.pointerId);
-  running = { width: Number(ui.width.value), erase: erasing, points: [place(event)] };
-  change([...strokes, running]);
+  begin(place(event));
+  down = false;
+  ui.cursor.hidden = true;
 });
 ui.canvas.addEventListener("pointermove", (event) => {
   if (!ui.canvas.hasPointerCapture(event.pointerId)) return;
@@ -165,7 +211,10 @@ ui.canvas.addEventListener("pointermove", (event) => {
 ui.pen.addEventListener("click", () => take(false));
 ui.eraser.addEventListener("click", () => take(true));
 ui.undo.addEventListener("click", undo);
-ui.clear.addEventListener("click", () => change([]));
+ui.clear.addEventListener("click", () => {
+  down = false;
+  change([]);
+});
 ui.cancel.addEventListener("click", () => ui.dialog.close());
 ui.dialog.addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey)) return;
@@ -191,6 +240,10 @@ export async function sketch({ size, drawn = [], beneath }) {
   [strokes, before] = [drawn, []];
   take(false);
   repaint();
+  down = false;
+  move([ui.canvas.width / 2, ui.canvas.height / 2]);
+  ui.cursor.hidden = true;
+  ui.say.textContent = text("padHelp");
   if (!(await answered(ui.dialog, ui.done))) return undefined;
   const first = strokes.findIndex(({ erase }) => !erase);
   return first < 0 ? [] : strokes.slice(first);

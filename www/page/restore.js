@@ -44,7 +44,7 @@ let sayTaken = () => {};
  */
 export function say(key, { left = [], model } = {}) {
   sayTaken = () => {
-    const names = left.map((name) => (name in NAMES ? text(NAMES[name]) : name));
+    const names = left.map((name) => (Object.hasOwn(NAMES, name) ? text(NAMES[name]) : name));
     const list = [...new Set(names)].join(text("comma"));
     ui.taken.textContent = [
       key && text(key),
@@ -99,7 +99,7 @@ export async function fill(recipe, info) {
   const standard = (kind) => info.controls.find((own) => own.kind === kind)?.until;
   const untils = [...new Set(steered.map(({ until }) => until))];
   const usual = steered.every(({ kind, until }) => until === undefined || until === standard(kind));
-  const until = recipe.until ?? (usual ? undefined : untils[0]);
+  const until = recipe.until ?? (usual || untils.length > 1 ? undefined : untils[0]);
   ui.prompt.value = recipe.prompt ?? "";
   ui.negative.value = recipe.negativePrompt ?? "";
   const background = recipe.background ?? "transparent";
@@ -115,14 +115,16 @@ export async function fill(recipe, info) {
     ["guidanceScale", recipe.guidanceScale, set(ui.guidance, recipe.guidanceScale ?? defaults.guidanceScale)],
     ["sampler", recipe.sampler, pick(ui.sampler, recipe.sampler ?? defaults.sampler)],
     ["exchange", recipe.exchange, pick(ui.exchange, recipe.exchange ?? defaults.exchange)],
-    ["until", until, set(ui.until, until) && (usual || untils.length === 1)],
+    ["until", until, set(ui.until, until)],
     ["tLow", recipe.tLow, set(ui.tLow, recipe.tLow)],
     ["upsampler", recipe.upsampler, pick(ui.upsampler, recipe.upsampler ?? defaults.upsampler)],
     ["background", background === "transparent" ? undefined : background, info.transparency],
   ];
   ui.size.dispatchEvent(new Event("change"));
   const left = done.filter(([, value, taken]) => value !== undefined && value !== "" && !taken).map(([name]) => name);
-  return [...left, ...(await controls.restore(recipe))];
+  // What they have in common is said once.
+  const own = untils.length > 1 ? steered : steered.map(({ until: _, ...control }) => control);
+  return [...left, ...(await controls.restore({ ...recipe, controls: own }))];
 }
 
 /**

@@ -131,6 +131,8 @@ function shownAs(name, value) {
   if (typeof value === "boolean") return text(value ? "given" : "none");
   if (value === undefined || value === "") return text("none");
   if (name === "style") return loaded?.styles.find(({ id }) => id === value)?.name[current()] ?? String(value);
+  if (name === "falloff") return text(value === "noise" ? "falloffNoise" : "falloffConstant");
+  if (name === "draft") return text(/** @type {Key} */ (value));
   if (name === "sampler") return String(value).replaceAll("_", " ");
   if (value === "transparent" || loaded?.exchanges.includes(String(value)) || loaded?.upsamplers.includes(String(value))) return text(/** @type {Key} */ (value));
   return typeof value === "number" && name !== "seed" ? number(value, Number.isInteger(value) ? 0 : 2) : String(value);

@@ -1,0 +1,51 @@
+/** What is worth knowing though it keeps nobody from drawing: each thing is said once, as long as it is so. */
+
+/** @import { Generator } from "../pangu-draw.js" */
+/** @import { Key } from "./i18n.js" */
+
+import { element } from "./dom.js";
+import { text } from "./i18n.js";
+
+const list = element("notices", HTMLElement);
+/** @type {Set<Key>} */
+const said = new Set();
+
+/** Says it in the language now chosen. */
+export function speak() {
+  list.replaceChildren(
+    ...[...said].map((key) => {
+      const item = document.createElement("p");
+      item.className = "notice";
+      item.textContent = text(key);
+      return item;
+    }),
+  );
+  list.hidden = said.size === 0;
+}
+
+/** @param {Key} key @param {boolean} so whether it is so */
+export function notice(key, so) {
+  if (said.has(key) === so) return;
+  if (so) said.add(key);
+  else said.delete(key);
+  speak();
+}
+
+/** Whether the browser lets this page keep files: private windows and insecure pages often may not. */
+async function writable() {
+  try {
+    await navigator.storage.getDirectory();
+    return "createWritable" in FileSystemFileHandle.prototype;
+  } catch {
+    return false;
+  }
+}
+
+/** Says so if what a model has fetched will have to be fetched again. @param {Generator} generator */
+export async function sayWhetherKept(generator) {
+  const { components } = await generator.plan();
+  const lost = components.some(({ here, bytes, storedBytes }) => here && storedBytes < bytes);
+  const room = lost && (await writable());
+  notice("noStore", lost && !room);
+  notice("noRoom", lost && room);
+}
