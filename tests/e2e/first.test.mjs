@@ -10,7 +10,7 @@ import { PATIENCE, ROOT, open, start, ui, withPage } from "./browser.mjs";
 const timeout = PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
 /** What the page may ask for, and how many bytes that may be when compressed, before somebody can use it. */
-const BUDGET = { requests: 30, bytes: 64_000 };
+const BUDGET = { requests: 36, bytes: 96_000 };
 /** The most that what is seen may move while things arrive, as browsers count it. */
 const SHIFT = 0.1;
 
