@@ -551,9 +551,10 @@ describe("for a visitor", () => {
           (node, [type, bytes]) => {
             const data = new DataTransfer();
             data.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], "square.png", { type: "image/png" }));
-            const event = new Event(type, { bubbles: true, composed: true, cancelable: true });
-            // Firefox gives no files to an event that a script made.
-            for (const name of ["dataTransfer", "clipboardData"]) Object.defineProperty(event, name, { value: data });
+            const options = { bubbles: true, composed: true, cancelable: true };
+            const event = type === "drop" ? new DragEvent(type, { ...options, dataTransfer: data }) : new ClipboardEvent(type, options);
+            // Firefox takes no files into an event of a script's own.
+            if (type === "paste") Object.defineProperty(event, "clipboardData", { value: data });
             node.dispatchEvent(event);
           },
           [type, SQUARE],
