@@ -10,7 +10,7 @@ use crate::{
     coop::latent::Exchange,
     device::{self, DeviceChoice, PrecisionChoice},
     nets::Pace,
-    pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Request, config::ControlKind},
+    pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Preview, Request, config::ControlKind},
     pixels::Upsampler,
     weights::{TensorSource, safetensors::SafeTensors},
 };
@@ -150,7 +150,9 @@ impl DrawArgs {
             upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
             draft: self.draft,
             precision: self.precision,
+            preview: Some(Preview::None),
             preview_every: 0,
+            insight: false,
         };
         let noise = self.latents.as_deref().map(read_latents).transpose()?;
         let quiet = self.json || !std::io::stderr().is_terminal();

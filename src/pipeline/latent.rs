@@ -1,7 +1,7 @@
 //! A model's latent space: its autoencoder, whatever kind it is of, between latents and ink and cover.
 
 use super::{
-    config::{LatentConfig, PipelineConfig, PixelRange},
+    config::{LatentConfig, PipelineConfig, PixelRange, Projection},
     residency::{Part, Residency, Resident},
 };
 use crate::{
@@ -28,6 +28,7 @@ pub struct LatentSpace {
     shift: Tensor<4>,
     scale: Tensor<4>,
     pixels: PixelRange,
+    projection: Option<Projection>,
     factor: usize,
     /// Side of a tile in cells.
     tile: usize,
@@ -61,7 +62,9 @@ impl LatentSpace {
     pub fn key(config: &LatentConfig, manifest: &Manifest) -> Result<String> {
         let roles = config.encoder.iter().chain([&config.decoder]);
         let files: String = roles.map(|role| Ok(manifest.component(role)?.sha256.concat())).collect::<Result<_>>()?;
-        Ok(files + &serde_json::to_string(config).expect("plain data"))
+        // How a space is shown does not make it another.
+        let config = LatentConfig { projection: None, ..config.clone() };
+        Ok(files + &serde_json::to_string(&config).expect("plain data"))
     }
 
     /// The space of the model in `folder`.
@@ -82,6 +85,7 @@ impl LatentSpace {
             shift: per_channel(&latent.shift),
             scale: per_channel(&latent.scale),
             pixels: latent.pixels,
+            projection: latent.projection.clone(),
             factor: latent.factor,
             tile: TILE.max(image.width.max(image.height) / latent.factor),
         })
@@ -90,6 +94,11 @@ impl LatentSpace {
     /// Whether this is the space of that [`LatentSpace::key`].
     pub fn is(&self, key: &str) -> bool {
         self.key == key
+    }
+
+    /// What shows latents without decoding them, if the model has it.
+    pub fn projection(&self) -> Option<&Projection> {
+        self.projection.as_ref()
     }
 
     /// What decodes.

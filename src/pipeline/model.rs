@@ -195,11 +195,20 @@ impl Model {
         Ok(Asked { model: self, size, cond, denoiser: Box::new(denoiser) })
     }
 
+    /// The lowest noise level of the structure expert in a run; none for an undivided model.
+    pub fn boundary(&self, sigmas: &[f64]) -> Option<f64> {
+        match &self.config.experts {
+            ExpertsConfig::TimeDecoupled { t_struct, rule, .. } => {
+                Some(rule.boundary(&self.schedule, *t_struct, sigmas))
+            }
+            ExpertsConfig::Single { .. } => None,
+        }
+    }
+
     /// The denoiser of the networks, without guidance.
     async fn denoiser<'a>(&'a self, ask: &Ask<'_>, pace: &Pace) -> Result<Box<dyn Denoiser + 'a>> {
-        Ok(match (&self.experts, &self.config.experts) {
-            (Experts::TimeDecoupled { structure, texture }, ExpertsConfig::TimeDecoupled { t_struct, rule, .. }) => {
-                let boundary = rule.boundary(&self.schedule, *t_struct, ask.sigmas);
+        Ok(match (&self.experts, self.boundary(ask.sigmas)) {
+            (Experts::TimeDecoupled { structure, texture }, Some(boundary)) => {
                 Box::new(TimeDecoupled { structure, texture, boundary })
             }
             (Experts::Single(unet, prediction), _) => {

@@ -25,7 +25,7 @@ extern "C" {
     fn request_lock(name: &str, callback: &JsValue) -> Result<Promise, JsValue>;
 }
 
-/// Name of the folder, of the database, of the locks, and of what else the origin may see of us.
+/// Name of the folder, of the locks, and of what else the origin may see of us.
 const NAME: &str = "pangu-draw";
 
 /// The store, where the browser has one and may write to it: private windows and insecure pages may have none.

@@ -1,6 +1,6 @@
 //! IndexedDB as a store of chunks, for browsers that cannot write files.
 
-use super::{NAME, describe, lock, refused};
+use super::{describe, lock, refused};
 use crate::{
     Error, Result,
     weights::{
@@ -67,6 +67,8 @@ extern "C" {
     fn set_on_upgrade_needed(this: &Request, listener: &JsValue);
 }
 
+/// Name of the database: nobody else's, as it is deleted where there are files instead.
+const NAME: &str = "pangu-draw-chunks";
 /// Table of the bytes, by key.
 const BYTES: &str = "bytes";
 /// Table of their lengths, so that listing reads no bytes.
