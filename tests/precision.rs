@@ -42,7 +42,7 @@ static GPU: LazyLock<Option<OpenDevice>> = LazyLock::new(|| {
         return None;
     }
     let gpu = block_on(device::open(DeviceChoice::Wgpu)).expect("an adapter");
-    // Emulated or not: f16 is left to GPUs that it makes faster, unless it is asked for.
+    // What is emulated gets f16 only where it is asked for.
     assert_eq!(gpu.precision(PrecisionChoice::F16).expect("shader-f16"), Precision::F16);
     assert_eq!(gpu.precision(PrecisionChoice::Auto).unwrap() == Precision::F32, gpu.emulated);
     Some(gpu)
