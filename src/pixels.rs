@@ -40,6 +40,11 @@ pub async fn to_image(pixels: Tensor<4>) -> Result<Image> {
     let data = pixels.narrow(0, 0, 1).into_data_async().await;
     let data = data.map_err(|error| Error::Device(format!("reading the picture back: {error:?}")))?;
     let values: Vec<f32> = data.convert::<f32>().try_to_vec().map_err(|error| Error::Device(format!("{error:?}")))?;
+    image_of(&values, [height, width])
+}
+
+/// The picture of four planes of `[height, width]`, as [`to_image`].
+pub(crate) fn image_of(values: &[f32], [height, width]: [usize; 2]) -> Result<Image> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(Error::Device("the picture holds values that are not finite".into()));
     }

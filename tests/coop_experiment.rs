@@ -159,6 +159,7 @@ fn models(root: &Path) -> Depot {
     let manifest = |name: &str, components, pipeline: &PipelineConfig| Manifest {
         name: name.into(),
         components,
+        vocabulary: None,
         pipeline: serde_json::to_value(pipeline).unwrap(),
         ..home.clone()
     };

@@ -7,7 +7,7 @@ use pangu_draw::{
     cli::Cli,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Control, Drawing, Event, Generator, MEMORY, Request, config::ControlKind},
+    pipeline::{Control, Drawing, Event, Generator, MEMORY, Preview, Request, StepEvent, config::ControlKind},
     weights::{Depot, source::FolderSource},
 };
 use pollster::block_on;
@@ -24,10 +24,16 @@ fn folder(name: &str) -> PathBuf {
 
 /// The tiny pipeline of tests/goldens, trained (not at all) for 16x16 pixels.
 fn stable_diffusion(name: &str) -> Generator {
+    converted(name, &[])
+}
+
+/// The same, converted with more arguments.
+fn converted(name: &str, more: &[&str]) -> Generator {
     let folder = folder(name);
     let golden = format!("{}/tests/goldens/pipeline_sd", env!("CARGO_MANIFEST_DIR"));
     let output = folder.display().to_string();
-    Cli::parse_from(["pangu-draw", "convert", &golden, "-o", &output, "--quantize", "f32"]).run().unwrap();
+    let arguments = ["pangu-draw", "convert", &golden, "-o", &output, "--quantize", "f32"];
+    Cli::parse_from(arguments.iter().chain(more)).run().unwrap();
     let depot = Depot::new(Rc::new(FolderSource(folder)), None);
     let device = block_on(device::open(DeviceChoice::Cpu)).unwrap();
     block_on(Generator::open(depot, device, MEMORY)).unwrap()
@@ -148,4 +154,87 @@ fn what_cannot_be_is_said_before_anything_is_drawn() {
         let drawn = block_on(generator.generate(&request, &Pace::free(), &mut |_| {})).unwrap_err();
         assert_eq!((prepared.code(), drawn.code()), (code, code), "{prepared}");
     }
+}
+
+/// Draws; answers the steps, and the sizes of the decoder's previews.
+fn watch(generator: &Generator, request: &Request) -> (Drawing, Vec<StepEvent>, Vec<(usize, usize)>) {
+    let (mut steps, mut decoded) = (Vec::new(), Vec::new());
+    let heard = &mut |event| match event {
+        Event::Step(step) => steps.push(step),
+        Event::Preview(image) => decoded.push((image.width, image.height)),
+        Event::Load(_) => {}
+    };
+    let drawing = block_on(generator.generate(request, &Pace::free(), heard)).unwrap();
+    (drawing, steps, decoded)
+}
+
+#[test]
+fn steps_show_what_the_picture_becomes() {
+    let generator = stable_diffusion("previews");
+    assert!(generator.config().latent.projection.is_some(), "conversion fits one");
+    let asked = |preview, preview_every| Request { preview, preview_every, ..request() };
+
+    let (projected, steps, decoded) = watch(&generator, &asked(Some(Preview::Projection), 2));
+    let sizes: Vec<_> =
+        steps.iter().map(|step| step.preview.as_ref().map(|image| (image.width, image.height))).collect();
+    assert_eq!(sizes, [Some((8, 8)); 6], "a pixel a cell, at every step");
+    assert_eq!(decoded, [(16, 16); 2], "and the decoder's as often as asked for, but for the picture itself");
+    assert!(steps.iter().all(|step| step.insight.is_none() && step.expert.is_none()));
+    assert!(steps.windows(2).all(|pair| pair[0].sigma > pair[1].sigma && pair[0].preview != pair[1].preview));
+
+    let (only_decoded, steps, decoded) = watch(&generator, &asked(None, 2));
+    assert!(steps.iter().all(|step| step.preview.is_none()));
+    assert_eq!(decoded.len(), 2);
+
+    let (unseen, steps, decoded) = watch(&generator, &asked(Some(Preview::None), 2));
+    assert!(steps.iter().all(|step| step.preview.is_none()) && decoded.is_empty());
+    assert_eq!((&projected.image, &only_decoded.image), (&unseen.image, &unseen.image), "looking changes nothing");
+}
+
+#[test]
+fn insight_tells_what_each_model_says() {
+    let sketch = folder("insight-sketch").display().to_string();
+    let controlnet = format!("{}/tests/goldens/pipeline_sd_controlnet", env!("CARGO_MANIFEST_DIR"));
+    let golden = format!("{}/tests/goldens/pipeline_sd", env!("CARGO_MANIFEST_DIR"));
+    let arguments = ["pangu-draw", "convert", &golden, "-o", &sketch, "--quantize", "f32", "--controlnet", &controlnet];
+    Cli::parse_from(arguments).run().unwrap();
+    let generator = converted("insight", &["--name", "home", "--companion", "outline=drawing-insight-sketch:0.25:0.5"]);
+    let controls = vec![Control::new(ControlKind::Outline, picture(16, 16))];
+    let plain = Request { controls, ..request() };
+    let (drawing, steps, _) = watch(&generator, &Request { insight: true, ..plain.clone() });
+    let told: Vec<Vec<_>> = steps
+        .iter()
+        .map(|step| {
+            let insight = step.insight.as_ref().unwrap();
+            assert_eq!(insight.noisy.as_ref().map(|image| (image.width, image.height)), Some((8, 8)));
+            assert!(insight.estimates.iter().all(|estimate| estimate.image.is_some()));
+            insight.estimates.iter().map(|estimate| (estimate.model.as_str(), estimate.weight)).collect()
+        })
+        .collect();
+    assert_eq!(told[0], [("home", 0.75), ("pipeline_sd", 0.25)], "both, while the companion draws along");
+    assert_eq!(told[5], [("home", 1.0)], "and the home model alone at last");
+    // Alone, what it says is what the step shows.
+    let last = steps[5].insight.as_ref().unwrap();
+    assert_eq!(last.estimates[0].image, steps[5].preview);
+    let first = steps[0].insight.as_ref().unwrap();
+    assert_ne!(first.estimates[0].image, first.estimates[1].image);
+
+    let (unasked, steps, _) = watch(&generator, &plain);
+    assert!(steps.iter().all(|step| step.insight.is_none()));
+    assert_eq!(unasked.image, drawing.image, "looking changes nothing");
+}
+
+#[test]
+fn a_picture_says_how_it_was_drawn() {
+    let generator = stable_diffusion("chunks");
+    let drawing = draw(&generator, &Request { negative_prompt: "green\nleaf".into(), ..request() });
+    let png = drawing.to_png().unwrap();
+    let reader = png::Decoder::new(std::io::Cursor::new(&png)).read_info().unwrap();
+    let texts: Vec<_> =
+        reader.info().utf8_text.iter().map(|text| (text.keyword.as_str(), text.get_text().unwrap())).collect();
+    assert_eq!(texts[0].0, "parameters");
+    let lines: Vec<_> = texts[0].1.lines().collect();
+    assert_eq!(lines[..3], ["a red apple", "Negative prompt: green", "leaf"]);
+    assert!(lines[3].starts_with("Steps: 6, Sampler: "), "{}", lines[3]);
+    assert_eq!(texts[1], ("pangu-draw", serde_json::to_string(&drawing.settings).unwrap()));
 }

@@ -93,6 +93,7 @@ fn model(salt: u8) -> (Manifest, BTreeMap<String, Vec<u8>>) {
         attribution: vec![],
         chunk_bytes: CHUNK,
         components,
+        vocabulary: None,
         pipeline: serde_json::Value::Null,
     };
     files.insert(manifest::FILE.into(), manifest.to_json().unwrap());

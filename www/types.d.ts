@@ -5,6 +5,9 @@ import type { PanguDrawError } from "./engine.js";
 /** Where the networks run: `auto` takes WebGPU when the browser has an adapter, else the CPU. */
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
+/** The numbers between a network's layers. */
+export type Precision = "f16" | "f32";
+
 /** A text in English and Chinese. */
 export interface Bilingual {
   en: string;
@@ -138,8 +141,16 @@ export interface DrawOptions {
   height?: number;
   /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
   background?: string;
-  /** Sends a preview after every so many steps, 0 = never. */
+  /**
+   * How steps show what the picture looks like. `projection`: every step does, small and at next to no cost, where
+   * {@link Info.projects} says that the model can, beside what `previewEvery` asks for; `decoder`: as `previewEvery` says, and
+   * not otherwise; `none`: not at all. Left out, it is `decoder` where `previewEvery` asks for any, else `projection`.
+   */
+  preview?: "projection" | "decoder" | "none";
+  /** Has the decoder show the picture after every so many steps, 0 = never; each takes about as long as a step. */
   previewEvery?: number;
+  /** Whether every step tells what it was made of: {@link StepProgress.insight}. */
+  insight?: boolean;
   /** Pictures that steer the drawing; of the kinds in {@link Info.controls}. */
   controls?: ControlOptions[];
   /** What models that draw along hear of each other: one of {@link Info.exchanges}. */
@@ -156,6 +167,8 @@ export interface DrawOptions {
   upsampler?: string;
   /** The kind of control whose model draws the draft, whatever the size. */
   draft?: ControlKind;
+  /** The numbers that networks compute in: "auto" takes f16 where the GPU has `shader-f16`, else f32. */
+  precision?: "auto" | Precision;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
   /** What arrives for the drawing while it is drawn. */
@@ -171,8 +184,23 @@ export interface StepProgress {
   steps: number;
   /** Part of the running step that is done, 0 to 1. */
   within: number;
-  /** What the picture looks like so far, small. */
+  /** What the picture looks like so far: a pixel a latent cell from a projection, of the picture's size from the decoder. */
   preview?: Pixels;
+  previewBy?: "projection" | "decoder";
+  /** With the event that finishes a step: the noise level that the step started from. */
+  sigma?: number;
+  /** With that event: the expert that has this noise level; null in an undivided model. */
+  expert?: "structure" | "texture" | null;
+  /** With that event, if it was asked for. */
+  insight?: Insight;
+}
+
+/** What a step was made of. There are no pictures of models that have no projection. */
+export interface Insight {
+  /** The latent that the step started from, noise and all, scaled to unit variance. */
+  noisy: Pixels | null;
+  /** What each model that was asked takes the picture to be, and its weight among all; the model's own first, if it was asked. */
+  estimates: { model: string; weight: number; picture: Pixels | null }[];
 }
 
 /** Straight 8-bit RGBA, rows from the top. */
@@ -190,6 +218,16 @@ export interface Picture extends Pixels {
   seed: number;
   /** Seconds by stage. */
   timings: Record<string, number>;
+  /** The numbers that it was computed with. */
+  arithmetic: Arithmetic;
+}
+
+/** The numbers that a picture was computed with, at the end of each stage. */
+export interface Arithmetic {
+  denoise: Precision;
+  autoencoder: Precision;
+  /** Where f16 was too small: that evaluation of the stage's networks (from 1) was made again in f32, and so were all after it. */
+  overflows: { stage: "denoise" | "autoencoder"; evaluation: number }[];
 }
 
 /** What was loaded, and where it runs. */
@@ -203,6 +241,8 @@ export interface Info {
   deviceDetail: string;
   /** Whether `auto` had to fall back to the CPU. */
   fallback: boolean;
+  /** The numbers that networks compute in here, unless a request says otherwise. */
+  precision: Precision;
   /** Size of the model's files. */
   bytes: number;
   styles: { id: string; name: Bilingual }[];
@@ -223,6 +263,10 @@ export interface Info {
   image: { width: number; height: number; multiple: number; max: number };
   /** Whether a drawing can begin with a picture, or with a draft of another size. */
   encodes: boolean;
+  /** Whether steps can show their latent without the decoder. */
+  projects: boolean;
+  /** File in the model's folder that lists what it knows by name; null if there is none. */
+  vocabulary: string | null;
   /** Whether pictures come out with transparency. */
   transparency: boolean;
   /** Share of the noise scale that the structure expert draws, 0 to 1; absent for an undivided model. */
@@ -266,7 +310,7 @@ export type Call =
 export type ToWorker = { id: number } & (Call | { op: "cancel" });
 
 /** A finished picture as it crosses from the worker. */
-export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: Record<string, number> };
+export type PictureMessage = Omit<Picture, "png" | "seed"> & { png: Uint8Array<ArrayBuffer> };
 
 /** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
 export type FromWorker =

@@ -56,12 +56,18 @@ async function serve(call, signal) {
   return engine.generate(call.request, call.pictures, onEvent, signal);
 }
 
+/** Fails when the call is cancelled: before the engine is here, nobody else hears of that. @param {AbortSignal} signal */
+const aborted = (signal) =>
+  new Promise((_, reject) => {
+    signal.onabort = () => reject({ code: "cancelled", message: "cancelled", details: {} });
+  });
+
 globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
   if (call.op === "cancel") return running.get(call.id)?.abort();
   const controller = new AbortController();
   running.set(call.id, controller);
   try {
-    await started;
+    await Promise.race([started, aborted(controller.signal)]);
     const result = await serve(call, controller.signal);
     const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));

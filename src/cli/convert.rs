@@ -13,6 +13,7 @@ use crate::{
             ClipLayer, Companion, ControlConfig, ControlKind, DEFAULT_T_LOW, Defaults, Expert, ExpertsConfig,
             ImageConfig, LatentConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
         },
+        projection,
         text::{MERGES_TXT, TOKENIZER_JSON, VOCAB_JSON},
     },
     weights::{
@@ -112,10 +113,12 @@ impl ConvertArgs {
             attribution: self.attribution,
             chunk_bytes: manifest::CHUNK_BYTES,
             components,
+            vocabulary: None,
             pipeline: json,
         };
         let path = output.partial.join(manifest::FILE);
         fs::write(&path, manifest.to_json()?).map_err(|error| write_error(&path, error))?;
+        projection::add(&output.partial, &[])?;
         output.publish()
     }
 
@@ -506,6 +509,7 @@ fn read_latent(json: &Json, vae: &AutoencoderKlConfig) -> LatentConfig {
         shift: list("latents_mean").unwrap_or_else(|| vec![vae.shift_factor.unwrap_or(0.0) as f32]),
         scale: list("latents_std").map_or(vec![factor], |stds| stds.iter().map(|std| factor / std).collect()),
         pixels: PixelRange::Symmetric,
+        projection: None,
     }
 }
 

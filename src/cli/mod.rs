@@ -10,6 +10,7 @@ pub mod experiment;
 mod files;
 pub mod inspect;
 mod picture;
+mod preview;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -34,6 +35,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Say what a model folder holds, and check it.
     Inspect(inspect::InspectArgs),
+    /// Give a model folder what shows its latents at every step without the decoder.
+    FitPreview(preview::FitPreviewArgs),
     /// List or delete what is kept of models from the web.
     Cache(cache::CacheArgs),
     /// Build a data set, train a model, export it.
@@ -58,6 +61,7 @@ impl Cli {
             Command::Outline(args) => args.run(),
             Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::FitPreview(args) => args.run(),
             Command::Cache(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Train(args) => args.run(),

@@ -20,6 +20,7 @@ use crate::{
         sheet, sketch,
         text::{self, TextEncoder},
         variation,
+        vocabulary::Vocabulary,
     },
     weights::quant::GgmlType,
 };
@@ -58,6 +59,8 @@ enum TrainCommand {
     Export(ExportArgs),
     /// Write the model folder of a companion.
     ExportCompanion(ExportCompanionArgs),
+    /// Write what a model knows by name into its folder, for pages that suggest prompts.
+    Vocabulary(VocabularyArgs),
     /// Draw a list of prompts with a model, side by side.
     Sheet(SheetArgs),
 }
@@ -79,6 +82,7 @@ impl TrainArgs {
             TrainCommand::Evaluator(args) => args.run(),
             TrainCommand::Export(args) => args.run(),
             TrainCommand::ExportCompanion(args) => args.run(),
+            TrainCommand::Vocabulary(args) => args.run(),
             TrainCommand::Sheet(args) => args.run(),
         }
     }
@@ -441,6 +445,9 @@ struct ExportArgs {
     /// The styles it was trained on, the default first.
     #[arg(long, value_delimiter = ',', default_value = "flat,3d")]
     styles: Vec<String>,
+    /// The data set it was trained on, to list the names of what it knows.
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Element type of the weights: f32, f16, q8_0 or q4_0.
     #[arg(long, default_value = "q8_0", value_parser = parse_type)]
     quantize: GgmlType,
@@ -463,11 +470,31 @@ impl ExportArgs {
             texture: self.texture,
             text: self.text,
             styles: self.styles.iter().map(|id| StyleId::parse(id)).collect::<Result<_>>()?,
+            data: self.data,
             dtype: self.quantize,
             out: self.out,
         };
         let bytes = export::export(&options, &Device::flex())?;
         println!("{}: {:.1} MB", options.out.display(), bytes as f64 / 1e6);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct VocabularyArgs {
+    /// The data set that the model was trained on.
+    #[arg(long)]
+    data: PathBuf,
+    /// The model folder.
+    #[arg(long)]
+    model: PathBuf,
+}
+
+impl VocabularyArgs {
+    fn run(self) -> Result<()> {
+        let vocabulary = Vocabulary::of(&Dataset::load(&self.data)?);
+        vocabulary.write(&self.model)?;
+        println!("{} things, {} glyphs", vocabulary.things.len(), vocabulary.glyphs.len());
         Ok(())
     }
 }

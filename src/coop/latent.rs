@@ -45,6 +45,18 @@ pub struct CoopLatent<'a> {
     pub upsampler: Upsampler,
     /// The last fused estimate, for [`Exchange::Renoised`].
     last: RefCell<Option<Tensor<4>>>,
+    /// What the models said in the last evaluation, if somebody wants to see it.
+    asides: Option<RefCell<Vec<Aside>>>,
+}
+
+/// What one model said in an evaluation, before it was fused.
+pub struct Aside {
+    /// Which of the foreign models; none for the home model.
+    pub foreign: Option<usize>,
+    /// Its weight in the fused estimate.
+    pub weight: f64,
+    /// Its estimate, in its own space.
+    pub x0: Tensor<4>,
 }
 
 /// A model that draws along.
@@ -110,7 +122,23 @@ impl FromStr for Exchange {
 impl<'a> CoopLatent<'a> {
     /// `home`, with `foreign` models drawing along.
     pub fn new(home: Participant<'a>, foreign: Vec<Foreign<'a>>, exchange: Exchange, upsampler: Upsampler) -> Self {
-        Self { home, foreign, exchange, upsampler, last: RefCell::new(None) }
+        Self { home, foreign, exchange, upsampler, last: RefCell::new(None), asides: None }
+    }
+
+    /// Keeps what the models say, for [`CoopLatent::asides`].
+    pub fn observed(self) -> Self {
+        Self { asides: Some(RefCell::default()), ..self }
+    }
+
+    /// What each model that was asked said in the last evaluation, the home model first. Nothing unless it is observed.
+    pub fn asides(&self) -> Vec<Aside> {
+        self.asides.as_ref().map(RefCell::take).unwrap_or_default()
+    }
+
+    fn note(&self, foreign: Option<usize>, weight: f64, x0: &Tensor<4>) {
+        if let Some(asides) = &self.asides {
+            asides.borrow_mut().push(Aside { foreign, weight, x0: x0.clone() });
+        }
     }
 
     /// All latents where a run begins, at `sigma`. Where the picture is known already, the foreign models start from it, too.
@@ -179,6 +207,7 @@ impl<'a> CoopLatent<'a> {
         let mut terms = Vec::new();
         if own > 0.0 {
             let x0 = home.denoiser.denoise(z, sigma, cond, pace).await?;
+            self.note(None, own, &x0);
             terms.push(if own == 1.0 { x0 } else { x0 * own });
         }
         for (index, (foreign, &weight)) in self.foreign.iter().zip(&weights).enumerate() {
@@ -193,6 +222,7 @@ impl<'a> CoopLatent<'a> {
                 _ => latents[index].clone(),
             };
             let x0 = foreign.model.denoiser.denoise(z, sigma, &foreign.cond, pace).await?;
+            self.note(Some(index), weight, &x0);
             if self.exchange == Exchange::OneWay {
                 latents[index] = x0.clone();
             }
@@ -216,6 +246,7 @@ impl<'a> CoopLatent<'a> {
 
 impl Denoiser for CoopLatent<'_> {
     fn denoise<'a>(&'a self, x: Tensor<4>, sigma: f64, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
+        drop(self.asides());
         Box::pin(self.fuse(x, sigma, cond, pace))
     }
 }

@@ -238,6 +238,39 @@ pub struct LatentConfig {
     pub scale: Vec<f32>,
     /// Decoded value range.
     pub pixels: PixelRange,
+    /// What latents look like without being decoded, for a preview at every step; without it only the decoder shows any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<Projection>,
+}
+
+/// Channels of a picture as ink and cover ([`crate::pixels`]).
+pub(super) const PICTURE_CHANNELS: usize = 4;
+
+/// A linear map from a latent, as the networks see it, to the mean ink and cover of the pixels in its cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Projection {
+    /// For each channel of the picture the weight of each latent channel.
+    pub weights: Vec<Vec<f32>>,
+    /// For each channel of the picture what is added.
+    pub bias: Vec<f32>,
+}
+
+impl Projection {
+    /// Largest weight: no picture needs one near it, and none overflows below it.
+    const LIMIT: f32 = 1e3;
+
+    /// Checks that it fits latents of so many channels.
+    pub(super) fn check(&self, channels: usize) -> std::result::Result<(), &'static str> {
+        let shaped = self.weights.len() == PICTURE_CHANNELS && self.bias.len() == PICTURE_CHANNELS;
+        if !shaped || self.weights.iter().any(|weights| weights.len() != channels) {
+            return Err("has another shape");
+        }
+        match self.weights.iter().flatten().chain(&self.bias).all(|value| value.abs() <= Self::LIMIT) {
+            true => Ok(()),
+            false => Err("is out of range"),
+        }
+    }
 }
 
 /// What a decoded value means.
@@ -381,6 +414,9 @@ impl PipelineConfig {
         per_channel("latent.scale", &latent.scale)?;
         if latent.scale.contains(&0.0) {
             return Err(corrupt("latent.scale is zero".into()));
+        }
+        if let Some(Err(why)) = latent.projection.as_ref().map(|projection| projection.check(latent.channels)) {
+            return Err(corrupt(format!("latent.projection {why}")));
         }
         let ImageConfig { width, height, multiple, max } = config.image;
         let fits = |side: usize| multiple > 0 && side > 0 && side <= max && side.is_multiple_of(multiple);

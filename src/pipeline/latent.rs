@@ -1,7 +1,7 @@
 //! A model's latent space: its autoencoder, whatever kind it is of, between latents and ink and cover.
 
 use super::{
-    config::{LatentConfig, PipelineConfig, PixelRange},
+    config::{LatentConfig, PipelineConfig, PixelRange, Projection},
     residency::{Part, Residency, Resident},
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         Pace,
         autoencoder_kl::{AutoencoderKlConfig, KlDecoder, KlEncoder},
         autoencoder_tiny::{AutoencoderTinyConfig, TinyDecoder, TinyEncoder},
+        precision::Stage,
     },
     weights::{Arrival, Depot, manifest::Manifest},
 };
@@ -27,6 +28,7 @@ pub struct LatentSpace {
     shift: Tensor<4>,
     scale: Tensor<4>,
     pixels: PixelRange,
+    projection: Option<Projection>,
     factor: usize,
     /// Side of a tile in cells.
     tile: usize,
@@ -60,7 +62,9 @@ impl LatentSpace {
     pub fn key(config: &LatentConfig, manifest: &Manifest) -> Result<String> {
         let roles = config.encoder.iter().chain([&config.decoder]);
         let files: String = roles.map(|role| Ok(manifest.component(role)?.sha256.concat())).collect::<Result<_>>()?;
-        Ok(files + &serde_json::to_string(config).expect("plain data"))
+        // How a space is shown does not make it another.
+        let config = LatentConfig { projection: None, ..config.clone() };
+        Ok(files + &serde_json::to_string(&config).expect("plain data"))
     }
 
     /// The space of the model in `folder`.
@@ -81,6 +85,7 @@ impl LatentSpace {
             shift: per_channel(&latent.shift),
             scale: per_channel(&latent.scale),
             pixels: latent.pixels,
+            projection: latent.projection.clone(),
             factor: latent.factor,
             tile: TILE.max(image.width.max(image.height) / latent.factor),
         })
@@ -89,6 +94,11 @@ impl LatentSpace {
     /// Whether this is the space of that [`LatentSpace::key`].
     pub fn is(&self, key: &str) -> bool {
         self.key == key
+    }
+
+    /// What shows latents without decoding them, if the model has it.
+    pub fn projection(&self) -> Option<&Projection> {
+        self.projection.as_ref()
     }
 
     /// What decodes.
@@ -103,10 +113,12 @@ impl LatentSpace {
 
     async fn decode_tile(&self, latents: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
         let latents = latents / self.scale.clone() + self.shift.clone();
-        let decoded = match &*self.decoder.get(pace).await? {
-            Decoder::Tiny(net) => net.decode(latents, pace).await?,
-            Decoder::Kl(net) => net.decode(latents, pace).await?,
+        let decoder = self.decoder.get(pace).await?;
+        let decode = async |dtype| match &*decoder {
+            Decoder::Tiny(net) => net.decode(latents.clone().cast(dtype), pace).await,
+            Decoder::Kl(net) => net.decode(latents.clone().cast(dtype), pace).await,
         };
+        let decoded = pace.evaluate(Stage::Autoencoder, decode).await?;
         let [_, channels, _, _] = decoded.dims();
         if channels != self.pixels.channels() {
             return Err(Error::Unsupported(format!("{channels} channels of a picture as {:?}", self.pixels)));
@@ -164,10 +176,12 @@ impl Space for LatentSpace {
             let pixels = self.pixels.from_ink(pixels);
             let why = "this model takes no pictures in: it has no encoder";
             let encoder = self.encoder.as_ref().ok_or_else(|| Error::Unsupported(why.into()))?;
-            let latents = match &*encoder.get(pace).await? {
-                Encoder::Tiny(net) => net.encode(pixels, pace).await?,
-                Encoder::Kl(net) => net.encode(pixels, pace).await?,
+            let encoder = encoder.get(pace).await?;
+            let encode = async |dtype| match &*encoder {
+                Encoder::Tiny(net) => net.encode(pixels.clone().cast(dtype), pace).await,
+                Encoder::Kl(net) => net.encode(pixels.clone().cast(dtype), pace).await,
             };
+            let latents = pace.evaluate(Stage::Autoencoder, encode).await?;
             Ok((latents - self.shift.clone()) * self.scale.clone())
         })
     }

@@ -6,6 +6,7 @@ mod infotext;
 mod latent;
 mod model;
 mod plan;
+pub mod projection;
 mod request;
 mod residency;
 mod studio;
@@ -15,10 +16,11 @@ pub use crate::weights::LoadProgress;
 pub use generator::{Generator, MEMORY, Passage};
 pub use plan::{Plan, PlannedComponent};
 pub use request::{
-    Background, Control, ControlSettings, DraftSettings, InitSettings, MAX_PROMPT, MAX_STEPS, Request, Settings,
+    Background, Control, ControlSettings, DraftSettings, InitSettings, MAX_PROMPT, MAX_STEPS, Preview, Request,
+    Settings,
 };
 
-use crate::Image;
+use crate::{Image, nets::precision::Arithmetic};
 
 use burn::tensor::TensorData;
 use serde::Serialize;
@@ -37,6 +39,8 @@ pub struct Drawing {
     pub latents: TensorData,
     /// Seconds by stage: `text`, `denoise`, `decode`.
     pub timings: Timings,
+    /// The numbers that it was computed with, and where f16 was too small.
+    pub arithmetic: Arithmetic,
 }
 
 impl Drawing {
@@ -58,13 +62,12 @@ pub enum Event {
     Load(LoadProgress),
     /// A step's first evaluation is done.
     Step(StepEvent),
-    /// What the picture looks like so far, if the request asked for previews.
+    /// What the decoder makes of the picture so far, if the request asked for that ([`Request::preview_every`]).
     Preview(Image),
 }
 
 /// A step of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepEvent {
     /// Index of the step, from 0.
     pub index: usize,
@@ -72,4 +75,40 @@ pub struct StepEvent {
     pub of: usize,
     /// Noise level the step starts from.
     pub sigma: f64,
+    /// Which of the model's two experts has this noise level; none in an undivided model.
+    pub expert: Option<ExpertName>,
+    /// What the picture looks like so far, a pixel a latent cell ([`Preview::Projection`]).
+    pub preview: Option<Image>,
+    /// What the step was made of, if the request asked for it.
+    pub insight: Option<Insight>,
+}
+
+/// The two experts of a time-decoupled model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertName {
+    /// Draws composition and shape out of noise.
+    Structure,
+    /// Finishes.
+    Texture,
+}
+
+/// What a step was made of, for those who like to see it. There are no pictures of models without a projection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Insight {
+    /// The latent that the step starts from, noise and all, scaled to unit variance as the networks see it.
+    pub noisy: Option<Image>,
+    /// What each of the models that were asked takes the picture to be; the home model first, if it was asked.
+    pub estimates: Vec<ModelEstimate>,
+}
+
+/// One model's estimate of the clean picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelEstimate {
+    /// The model's name.
+    pub model: String,
+    /// Its weight among all.
+    pub weight: f64,
+    /// Its estimate, a pixel a latent cell.
+    pub image: Option<Image>,
 }

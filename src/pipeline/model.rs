@@ -20,6 +20,7 @@ use crate::{
         Pace,
         controlnet::{ControlNet, ControlNetConfig},
         picture_encoder::{PictureEncoder, PictureEncoderConfig},
+        precision::Stage,
         unet::{UNet, UNetConfig},
     },
     pixels,
@@ -194,11 +195,20 @@ impl Model {
         Ok(Asked { model: self, size, cond, denoiser: Box::new(denoiser) })
     }
 
+    /// The lowest noise level of the structure expert in a run; none for an undivided model.
+    pub fn boundary(&self, sigmas: &[f64]) -> Option<f64> {
+        match &self.config.experts {
+            ExpertsConfig::TimeDecoupled { t_struct, rule, .. } => {
+                Some(rule.boundary(&self.schedule, *t_struct, sigmas))
+            }
+            ExpertsConfig::Single { .. } => None,
+        }
+    }
+
     /// The denoiser of the networks, without guidance.
     async fn denoiser<'a>(&'a self, ask: &Ask<'_>, pace: &Pace) -> Result<Box<dyn Denoiser + 'a>> {
-        Ok(match (&self.experts, &self.config.experts) {
-            (Experts::TimeDecoupled { structure, texture }, ExpertsConfig::TimeDecoupled { t_struct, rule, .. }) => {
-                let boundary = rule.boundary(&self.schedule, *t_struct, ask.sigmas);
+        Ok(match (&self.experts, self.boundary(ask.sigmas)) {
+            (Experts::TimeDecoupled { structure, texture }, Some(boundary)) => {
                 Box::new(TimeDecoupled { structure, texture, boundary })
             }
             (Experts::Single(unet, prediction), _) => {
@@ -262,12 +272,16 @@ impl Network for Controlled<'_> {
             let [batch, _, _, _] = x.dims();
             let [_, channels, height, width] = self.lines.dims();
             let lines = self.lines.clone().expand([batch, channels, height, width]);
-            let (tokens, vector) = (&cond.tokens, &cond.vector);
-            let (x0, t) = (x.clone(), timesteps.clone());
-            let net = self.net.get(pace).await?;
-            let added = net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?.scaled(self.scale);
-            let unet = self.unet.get(pace).await?;
-            unet.forward_controlled(x, timesteps, tokens.clone(), vector.clone(), Some(added), pace).await
+            let Cond { tokens, vector } = cond;
+            let predict = async |dtype| {
+                let (x, lines) = (x.clone().cast(dtype), lines.clone().cast(dtype));
+                let net = self.net.get(pace).await?;
+                let (x0, t) = (x.clone(), timesteps.clone());
+                let added = net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?.scaled(self.scale);
+                let (unet, t) = (self.unet.get(pace).await?, timesteps.clone());
+                unet.forward_controlled(x, t, tokens.clone(), vector.clone(), Some(added), pace).await
+            };
+            pace.evaluate(Stage::Denoise, predict).await
         })
     }
 }

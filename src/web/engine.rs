@@ -8,13 +8,13 @@ use super::{
     storage, to_js, turn,
 };
 use crate::{
-    Error, Result,
+    Error, Image, Result,
     coop::latent::Exchange,
-    device::{self, DeviceChoice, OpenDevice},
+    device::{self, DeviceChoice, OpenDevice, PrecisionChoice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
-        Drawing, Event, Generator, LoadProgress, MEMORY, Request,
+        Drawing, Event, Generator, LoadProgress, MEMORY, Request, StepEvent,
         config::{ControlKind, ExpertsConfig, PixelRange},
     },
     pixels::Upsampler,
@@ -107,6 +107,7 @@ impl Engine {
             "device": if device.backend == "wgpu" { "webgpu" } else { "cpu" },
             "deviceDetail": device.notice.as_ref().unwrap_or(&device.name),
             "fallback": device.notice.is_some(),
+            "precision": device.precision(PrecisionChoice::Auto).expect("every device has some numbers"),
             "bytes": manifest.components.iter().map(|component| component.bytes).sum::<u64>(),
             "styles": styles,
             "samplers": Sampler::ALL,
@@ -124,6 +125,8 @@ impl Engine {
             },
             "image": config.image,
             "encodes": config.latent.encoder.is_some(),
+            "projects": config.latent.projection.is_some(),
+            "vocabulary": manifest.vocabulary,
             "transparency": config.latent.pixels == PixelRange::InkAndCover,
             "boundary": boundary,
         }))
@@ -218,11 +221,13 @@ impl Engine {
             Event::Load(progress) => call_with(&on_preview, &progress),
             Event::Step(step) => {
                 at.set((step.index + 1, step.of));
-                report(stage(at.get()), 0.0);
+                let _ = on_preview.call1(&JsValue::NULL, &step_event(step, stage(at.get())));
             }
             Event::Preview(image) => {
                 let (step, steps) = at.get();
-                let event = to_js(&json!({ "stage": "denoise", "step": step, "steps": steps, "within": 0 }));
+                let event =
+                    json!({ "stage": "denoise", "step": step, "steps": steps, "within": 0, "previewBy": "decoder" });
+                let event = to_js(&event);
                 set(&event, "preview", &to_pixels(&image));
                 let _ = on_preview.call1(&JsValue::NULL, &event);
             }
@@ -231,6 +236,36 @@ impl Engine {
         journal::check()?;
         picture(&drawing)
     }
+}
+
+/// A step that is done, as a `StepProgress` object.
+fn step_event(step: StepEvent, stage: &str) -> JsValue {
+    let event = to_js(&json!({
+        "stage": stage,
+        "step": step.index + 1,
+        "steps": step.of,
+        "within": 0,
+        "sigma": step.sigma,
+        "expert": step.expert,
+    }));
+    let picture = |image: &Option<Image>| image.as_ref().map_or(JsValue::NULL, to_pixels);
+    if let Some(image) = &step.preview {
+        set(&event, "preview", &to_pixels(image));
+        set(&event, "previewBy", &"projection".into());
+    }
+    if let Some(insight) = &step.insight {
+        let estimates = Array::new();
+        for estimate in &insight.estimates {
+            let object = to_js(&json!({ "model": estimate.model, "weight": estimate.weight }));
+            set(&object, "picture", &picture(&estimate.image));
+            estimates.push(&object);
+        }
+        let object = to_js(&json!({}));
+        set(&object, "noisy", &picture(&insight.noisy));
+        set(&object, "estimates", &estimates);
+        set(&event, "insight", &object);
+    }
+    event
 }
 
 /// Calls back with plain data. A listener that throws has only itself to blame.
@@ -299,6 +334,7 @@ fn picture(drawing: &Drawing) -> Result<JsValue> {
     let timings: serde_json::Map<_, _> =
         drawing.timings.iter().map(|(stage, seconds)| (stage.to_string(), json!(seconds))).collect();
     set(&object, "timings", &to_js(&timings));
+    set(&object, "arithmetic", &to_js(&drawing.arithmetic));
     Ok(object)
 }
 

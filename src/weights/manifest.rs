@@ -39,6 +39,9 @@ pub struct Manifest {
     pub chunk_bytes: u64,
     /// The files, first the one needed first.
     pub components: Vec<Component>,
+    /// File beside this one that lists what the model knows by name, for pages that suggest prompts. Drawing does not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
     /// How the components draw together; [`crate::pipeline::config::PipelineConfig`] reads it.
     pub pipeline: serde_json::Value,
 }
@@ -135,6 +138,7 @@ impl Manifest {
 
     fn validate(&self) -> Result<()> {
         plain_name("name", &self.name)?;
+        self.vocabulary.iter().try_for_each(|file| plain_name("vocabulary", file))?;
         if !(1..=MAX_CHUNK_BYTES).contains(&self.chunk_bytes) {
             return Err(corrupt(format!("chunk_bytes is not in 1..={MAX_CHUNK_BYTES}")));
         }
@@ -258,6 +262,7 @@ mod tests {
         for (pointer, value) in [
             ("/name", json!("")),
             ("/name", json!("a b")),
+            ("/vocabulary", json!("../words.json")),
             ("/extra", json!(1)),
             ("/chunk_bytes", json!(0)),
             ("/chunk_bytes", json!(1u64 << 40)),

@@ -109,6 +109,7 @@ pub async fn peak_of_a_load(device: &Device) -> usize {
         attribution: vec![],
         chunk_bytes: CHUNK as u64,
         components: vec![component.clone()],
+        vocabulary: None,
         pipeline: serde_json::Value::Null,
     };
     let depot = Depot::new(Rc::new(Far(Rc::new(bytes))), None);

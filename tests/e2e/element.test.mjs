@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, ROOT, model, start, withPage } from "./browser.mjs";
+import { AXE, PATIENCE, ROOT, model, save, start, withPage } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 /** Serves the package to every origin. */
@@ -143,8 +143,8 @@ describe("in pages of other origins", () => {
       assert.ok(weights(library).length > 0);
       assert.equal(page.workers().length, 1);
       await note.waitFor({ state: "hidden" }); // Nothing is left to be downloaded.
-      const [download] = await Promise.all([page.waitForEvent("download"), element.getByRole("link", { name: "Download PNG" }).click()]);
-      assert.match(download.suggestedFilename(), /^red-apple-\d+\.png$/);
+      const { name } = await save(page, element.getByRole("link", { name: "Download PNG" }));
+      assert.match(name, /^red-apple-\d+\.png$/);
     }));
 
   test("draws where a page asks for Trusted Types", { timeout: PATIENCE }, () =>

@@ -18,19 +18,21 @@ import {
 } from "../pangu-draw.js";
 import { EXAMPLES, choose, current, megabytes, number, text, translate } from "./i18n.js";
 import { intercept, offer, offered, resize, speak as speakControls, steering } from "./controls.js";
-import { keep as keepPage, speak as speakNews } from "./offline.js";
-import { notice, sayWhetherKept, speak as speakNotices } from "./notices.js";
-import { paintNoise, paintPixels } from "./canvas.js";
+import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
 import * as gallery from "./gallery.js";
+import * as notices from "./notices.js";
+import * as offline from "./offline.js";
 import * as restore from "./restore.js";
 import * as strip from "./strip.js";
+import { learn, surpriseButton } from "./suggestions.js";
+import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
 const modelUrl = query.get("model") ?? "models/default/";
-/** Steps between two previews: decoding one takes about as long as a step. */
+/** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
 const STRENGTHS = [0, 0.25, 0.5, 0.75, 1];
@@ -62,6 +64,7 @@ const ui = {
   sampler: element("sampler", HTMLSelectElement),
   coopFields: element("coop-fields", HTMLElement),
   exchange: element("exchange", HTMLSelectElement),
+  until: element("until", HTMLInputElement),
   bridgeFields: element("bridge-fields", HTMLElement),
   tLow: element("t-low", HTMLInputElement),
   upsampler: element("upsampler", HTMLSelectElement),
@@ -140,13 +143,22 @@ function perFrame(report) {
   };
 }
 
+/** Listens to what arrives. */
+function heard() {
+  const shown = perFrame(onLoad);
+  return (/** @type {LoadProgress} */ progress) => {
+    technique.hearLoad(progress);
+    shown(progress);
+  };
+}
+
 /** The loaded model; starts the load unless it runs already. */
 function load() {
   if (loading) return loading;
   const controller = (stopLoad = new AbortController());
   status("starting");
   refresh();
-  const options = { device, onProgress: perFrame(onLoad), signal: controller.signal };
+  const options = { device, onProgress: heard(), signal: controller.signal };
   loading = start(options).catch((error) => {
     // The model was replaced meanwhile. Once: its list of files is read anew.
     if (!(error instanceof PanguDrawError && error.code === "changed")) throw error;
@@ -192,7 +204,7 @@ async function possible(generator, options) {
 
 function endFetch() {
   ui.fetch.hidden = true;
-  notice("offline", false);
+  notices.notice("offline", false);
 }
 
 /** @param {LoadProgress} progress */
@@ -236,8 +248,12 @@ function onLoaded(generator) {
   takeSize();
   status("ready");
   describe();
-  if (awaited) take(awaited);
-  sayWhetherKept(generator).catch(fail);
+  const { url, vocabulary } = info;
+  const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
+  learn(words).then((known) => known && describe());
+  notices.sayWhetherKept(generator).catch(fail);
+  // What somebody has made of the prompt meanwhile stays.
+  if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
 
 /** The size to be drawn. */
@@ -290,6 +306,12 @@ function describe() {
       return item;
     }),
   );
+  const surprising = surpriseButton();
+  if (surprising) {
+    const item = document.createElement("li");
+    item.append(surprising);
+    ui.examples.append(item);
+  }
   if (!info) return;
   const { styles, defaults, fallback, deviceDetail } = info;
   const chosen = ui.style.disabled ? (defaults.style ?? "") : ui.style.value;
@@ -303,9 +325,9 @@ function describe() {
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
-  notice("fallback", fallback);
+  notices.notice("fallback", fallback);
 }
 
 /** Which buttons there are. */
@@ -347,7 +369,7 @@ const asked = () => ({
   tLow: numeric(ui.tLow),
   upsampler: ui.upsampler.value || undefined,
   ...chosenSize(),
-  ...steering(),
+  ...steering(numeric(ui.until)),
 });
 
 /**
@@ -369,19 +391,24 @@ async function busy(work) {
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
     await work(options, async (options, say = sayStep) => {
       clearPlate(options);
+      technique.begin();
       const picture = await generator.generate({
         ...options,
-        previewEvery: PREVIEW_EVERY,
+        previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
+        insight: true,
         signal,
-        onLoad: perFrame(onLoad),
+        onLoad: heard(),
         onStep(progress) {
-          if (progress.preview) paintPixels(ui.canvas, progress.preview);
+          const { preview, previewBy } = progress;
+          if (preview) (previewBy === "projection" ? paintSmoothly : paintPixels)(ui.canvas, preview);
+          technique.hearStep(progress);
           showStep({ ...progress, say });
         },
       });
+      notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
-    await sayWhetherKept(generator);
+    await notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
@@ -542,19 +569,15 @@ async function takeAndShow(found) {
 
 /** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
 async function takeFile(file, ask = false) {
-  try {
-    const found = await fromFile(file);
-    if (!found) {
-      if (!ask || !offered()) restore.say("takenNothing");
-      return !ask;
-    }
-    const wish = ask ? await restore.ask(file, found) : "settings";
-    if (wish === "settings") await takeAndShow(found);
-    return wish !== "steer";
-  } catch {
-    restore.say("takenDamaged");
-    return true;
+  const found = await fromFile(file).catch(() => null);
+  if (!found) {
+    if (found === null) restore.say("takenDamaged");
+    else if (!ask || !offered()) restore.say("takenNothing");
+    return found === null || !ask;
   }
+  const wish = ask ? await restore.ask(file, found) : "settings";
+  if (wish === "settings") await takeAndShow(found);
+  return wish !== "steer";
 }
 
 /** Takes the settings in the address, if there are any. */
@@ -683,9 +706,8 @@ function speak() {
   ui.language.lang = current() === "en" ? "zh-Hans" : "en";
   describe();
   speakControls();
-  for (const part of [actions, gallery, restore, strip]) part.speak();
-  speakNews();
-  speakNotices();
+  technique.show();
+  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -738,10 +760,10 @@ async function listKept() {
 }
 
 for (const type of ["online", "offline"]) {
-  window.addEventListener(type, () => notice("offline", !navigator.onLine && !ui.fetch.hidden));
+  window.addEventListener(type, () => notices.notice("offline", !navigator.onLine && !ui.fetch.hidden));
 }
 ui.kept.addEventListener("toggle", () => ui.kept.open && listKept().catch(fail));
 // On a metered connection the download waits for a wish to draw.
 const opening = /** @type {any} */ (navigator).connection?.saveData ? wait().catch(() => (opened = undefined)) : load().catch(() => {});
 // Not earlier: what the page itself waits for comes first.
-opening.then(keepPage);
+opening.then(offline.keep);

@@ -68,6 +68,20 @@ function drawn(image, width, height) {
   return { width, height, rgba: context.getImageData(0, 0, width, height).data };
 }
 
+/** Shows a picture of a few pixels smoothly: doubled again and again, so that no pixel is seen. @param {HTMLCanvasElement} canvas @param {Pixels} pixels */
+export function paintSmoothly(canvas, pixels) {
+  let small = document.createElement("canvas");
+  paintPixels(small, pixels);
+  while (Math.max(small.width, small.height) < SIDE) {
+    const large = document.createElement("canvas");
+    [large.width, large.height] = [2 * small.width, 2 * small.height];
+    large.getContext("2d")?.drawImage(small, 0, 0, large.width, large.height);
+    small = large;
+  }
+  [canvas.width, canvas.height] = [small.width, small.height];
+  canvas.getContext("2d")?.drawImage(small, 0, 0);
+}
+
 /** Pigments stirred in water, with grain; always the same for a seed. @param {HTMLCanvasElement} canvas @param {number} seed */
 export function paintNoise(canvas, seed) {
   const rgba = new Uint8ClampedArray(SIDE * SIDE * 4);

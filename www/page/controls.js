@@ -178,6 +178,9 @@ function weigh(steering) {
   const strength = steering.strength ?? standard(steering);
   within(steering.card, ".strength input", HTMLInputElement).value = String(strength);
   within(steering.card, "output", HTMLOutputElement).textContent = number(strength, 2);
+  const { until, falloff } = steering;
+  if (until !== undefined) within(steering.card, ".until", HTMLInputElement).value = String(until);
+  if (falloff) within(steering.card, ".falloff", HTMLSelectElement).value = falloff;
 }
 
 /** Shows a picture, and what the model will see of it. @param {Steering} steering */
@@ -300,22 +303,20 @@ export const named = () => text(chosen());
  *
  * @param {Recipe} recipe
  */
-export async function restore({ controls = [], init, mask, strength, draft: drafts }) {
+export async function restore({ controls = [], init, mask, strength, draft: drafting }) {
   /** @type {Omit<Steering, "card">[]} */
-  const wanted = controls.map(({ image: pixels, ...control }) => ({ ...control, pixels, masked: [] }));
+  const wanted = controls.map(({ image, ...control }) => ({ ...control, pixels: image, masked: [] }));
   if (init) wanted.push({ kind: "init", pixels: init, masked: mask ? painted(mask) : [], strength });
   used = kinds().flatMap((kind) => wanted.filter((each) => each.kind === kind).map((each) => ({ ...each, card: build(kind) })));
-  draft = drafts;
+  draft = drafting;
   ui.cards.replaceChildren(...used.map(({ card }) => card));
-  for (const { card, until, falloff } of used) {
-    within(card, ".until", HTMLInputElement).value = until === undefined ? "" : String(until);
-    within(card, ".falloff", HTMLSelectElement).value = falloff ?? "";
-  }
   if (used.length > 0) ui.panel.open = true;
   refresh();
   await attempt(() => Promise.all(used.map(show)), "errorImage");
-  const left = wanted.filter((each) => !kinds().includes(each.kind)).map(({ kind }) => (kind === "init" ? kind : "controls"));
-  return drafts === draft ? left : [...left, "draft"];
+  return [
+    ...wanted.filter((each) => !used.some(({ kind }) => kind === each.kind)).map(({ kind }) => (kind === "init" ? kind : "controls")),
+    ...(drafting === draft ? [] : ["draft"]),
+  ];
 }
 
 /**
@@ -350,10 +351,10 @@ export function speak() {
   sayAlarm();
 }
 
-/** What the pictures add to a request. */
-export function steering() {
+/** What the pictures add to a request. @param {number} [usual] the share of the schedule through which they act, but for those with one of their own */
+export function steering(usual) {
   /** @type {ControlOptions[]} */
-  const controls = used.flatMap(({ kind, pixels: image, strength, until, falloff }) =>
+  const controls = used.flatMap(({ kind, pixels: image, strength, until = usual, falloff }) =>
     kind === "init" ? [] : [{ kind, image, strength, until, falloff }],
   );
   const init = used.find(({ kind }) => kind === "init");

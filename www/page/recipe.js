@@ -11,12 +11,13 @@ import { chunks, decode, encode, texts, withText } from "./png.js";
 
 /** @typedef {{ kind: ControlKind, strength?: number, until?: number, falloff?: "constant" | "noise", image: Pixels }} Control */
 /**
- * A request of the page with everything in it; what is absent is the model's own. `strength` is that of `init`.
+ * A request of the page with everything in it; what is absent is the model's own. `strength` is that of `init`, `until` that of
+ * every control that has none of its own.
  *
  * @typedef {{
  *   model?: string, prompt?: string, negativePrompt?: string, style?: string, seed?: number, steps?: number, guidanceScale?: number,
- *   sampler?: string, width?: number, height?: number, background?: string, exchange?: string, tLow?: number, draft?: ControlKind,
- *   upsampler?: string, strength?: number, controls?: Control[], init?: Pixels, mask?: Pixels,
+ *   sampler?: string, width?: number, height?: number, background?: string, exchange?: string, until?: number, tLow?: number,
+ *   upsampler?: string, strength?: number, controls?: Control[], init?: Pixels, mask?: Pixels, draft?: ControlKind,
  * }} Recipe
  */
 /** A recipe, the names of what was there but is not in it, and where it comes from, if not out of a picture drawn here. @typedef {{ recipe: Recipe, left: string[], from?: "link" | "tool" }} Found */
@@ -39,9 +40,11 @@ export const NAMES = {
   init: "init",
   mask: "part",
   exchange: "exchange",
+  until: "until",
   tLow: "tLow",
   upsampler: "upsampler",
   draft: "drawsDraft",
+  falloff: "falloff",
 };
 
 /** Where a file keeps its settings as JSON, where its pictures, and where other tools (and older files of this one) keep theirs. */
@@ -49,6 +52,8 @@ const [SETTINGS, PICTURES, PARAMETERS] = ["pangu-draw", "pangu-draw-pictures", "
 /** Largest file that is searched for settings, and longest text of another tool. */
 const MOST_FILE = 2 ** 26;
 const MOST_WORDS = 20_000;
+/** Most pictures that steer one drawing. */
+const MOST_CONTROLS = 16;
 /** Longest link that is read: 2000 characters of Chinese take 18 kB. */
 const MOST_LINK = 2 ** 15;
 
@@ -73,19 +78,18 @@ const FIELDS = {
   height: whole(1, 2 ** 14),
   background: (value) => value === "transparent" || (typeof value === "string" && /^#[0-9a-f]{6}$/i.test(value)),
   exchange: words(100),
+  until: between(0, 1),
   tLow: between(0, 1e6),
   upsampler: words(100),
 };
 /** Those that a link holds: all of them. They are numbers here, and texts there. */
-const NUMBERS = new Set(["seed", "steps", "guidanceScale", "width", "height", "tLow"]);
-
-/** Most pictures that steer one drawing. */
-const MOST_CONTROLS = 16;
-/** @param {unknown} value @returns {value is ControlKind} */
-const isKind = (value) => value === "outline" || value === "variation";
+const NUMBERS = new Set(["seed", "steps", "guidanceScale", "width", "height", "until", "tLow"]);
 
 /** @param {string} why */
 const damaged = (why) => new InvalidError("invalid", `settings: ${why}`, { parameter: "image" });
+
+/** @param {unknown} value @returns {value is ControlKind} */
+const isKind = (value) => value === "outline" || value === "variation";
 
 /** @param {unknown} value @returns {Record<string, unknown>} */
 const object = (value) => (typeof value === "object" && value !== null ? /** @type {Record<string, unknown>} */ (value) : {});
@@ -149,17 +153,12 @@ async function fromSettings(settings, pictures) {
   const controls = Array.isArray(settings.controls) ? settings.controls : [];
   recipe.controls = [];
   for (const [index, control] of controls.entries()) {
-    const { kind, strength, until, falloff } = object(control);
+    const { kind, strength, until, falloff: fall } = object(control);
     if (!isKind(kind) || !given[index] || recipe.controls.length === MOST_CONTROLS) left.push("controls");
     else {
       const number = (/** @type {unknown} */ value) => (between(0, 1)(value) ? Number(value) : undefined);
-      recipe.controls.push({
-        kind,
-        strength: number(strength),
-        until: number(until),
-        falloff: falloff === "constant" || falloff === "noise" ? falloff : undefined,
-        image: await picture(given[index]),
-      });
+      const falloff = fall === "constant" || fall === "noise" ? fall : undefined;
+      recipe.controls.push({ kind, strength: number(strength), until: number(until), falloff, image: await picture(given[index]) });
     }
   }
   if (settings.init) {
@@ -244,7 +243,7 @@ export async function seal(png, { controls = [], init, mask }) {
 
 /** Everything but pictures as the fragment of a link. @param {Recipe} recipe */
 export function toLink(recipe) {
-  const given = Object.entries(recipe).filter(([name, value]) => name in FIELDS && value !== undefined);
+  const given = Object.entries(recipe).filter(([name, value]) => Object.hasOwn(FIELDS, name) && value !== undefined);
   return new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
 }
 
@@ -259,16 +258,16 @@ export function fromLink(fragment) {
   if (!given.includes("=")) return undefined;
   if (given.length > MOST_LINK) throw new InvalidError("invalid", "the link is too long", { parameter: "link" });
   const found = Object.fromEntries(new URLSearchParams(given));
-  if (!Object.keys(found).some((name) => name in FIELDS)) return undefined;
+  if (!Object.keys(found).some((name) => Object.hasOwn(FIELDS, name))) return undefined;
   /** @type {Record<string, unknown>} */
   const values = { ...found };
-  for (const name of NUMBERS) if (name in found) values[name] = found[name].trim() === "" ? NaN : Number(found[name]);
+  for (const name of NUMBERS) if (Object.hasOwn(found, name)) values[name] = found[name].trim() === "" ? NaN : Number(found[name]);
   return { ...plain(values), from: "link" };
 }
 
 /** What is compared of two recipes, in the order of the form. */
 const COMPARED = /** @type {const} */ ([
-  "model", "prompt", "negativePrompt", "style", "background", "seed", "steps", "guidanceScale", "sampler", "exchange", "tLow", "draft", "upsampler", "strength",
+  "model", "prompt", "negativePrompt", "style", "background", "seed", "steps", "guidanceScale", "sampler", "exchange", "tLow", "upsampler", "strength", "draft",
 ]);
 
 /**
@@ -286,9 +285,9 @@ export function differences(a, b) {
   const same = (/** @type {Pixels | undefined} */ one, /** @type {Pixels | undefined} */ other) =>
     one === other || (one?.width === other?.width && one?.height === other?.height && String(one?.rgba) === String(other?.rgba));
   for (const kind of /** @type {const} */ (["outline", "variation"])) {
-    const [ofA, ofB] = [a, b].map(({ controls = [] }) => controls.filter((control) => control.kind === kind));
-    for (let index = 0; index < Math.max(ofA.length, ofB.length); index++) {
-      const [one, other] = [ofA[index], ofB[index]];
+    const [ones, others] = [a, b].map(({ controls = [] }) => controls.filter((control) => control.kind === kind));
+    for (let index = 0; index < Math.max(ones.length, others.length); index++) {
+      const [one, other] = [ones[index], others[index]];
       if (!same(one?.image, other?.image)) found.push([kind, Boolean(one), Boolean(other)]);
       else for (const name of /** @type {const} */ (["strength", "until", "falloff"])) {
         if (one?.[name] !== other?.[name]) found.push([name === "strength" ? kind : name, one?.[name], other?.[name]]);

@@ -21,6 +21,7 @@ const ui = {
   guidance: element("guidance", HTMLInputElement),
   sampler: element("sampler", HTMLSelectElement),
   exchange: element("exchange", HTMLSelectElement),
+  until: element("until", HTMLInputElement),
   tLow: element("t-low", HTMLInputElement),
   upsampler: element("upsampler", HTMLSelectElement),
   taken: element("taken", HTMLElement),
@@ -43,7 +44,7 @@ let sayTaken = () => {};
  */
 export function say(key, { left = [], model } = {}) {
   sayTaken = () => {
-    const names = left.map((name) => (name in NAMES ? text(NAMES[name]) : name));
+    const names = left.map((name) => (Object.hasOwn(NAMES, name) ? text(NAMES[name]) : name));
     const list = [...new Set(names)].join(text("comma"));
     ui.taken.textContent = [
       key && text(key),
@@ -93,6 +94,12 @@ function size({ image: { multiple, max } }, width, height) {
  */
 export async function fill(recipe, info) {
   const { defaults } = info;
+  const { controls: steered = [] } = recipe;
+  /** What each control's reach is unless told otherwise. @param {string} kind */
+  const standard = (kind) => info.controls.find((own) => own.kind === kind)?.until;
+  const untils = [...new Set(steered.map(({ until }) => until))];
+  const usual = steered.every(({ kind, until }) => until === undefined || until === standard(kind));
+  const until = recipe.until ?? (usual || untils.length > 1 ? undefined : untils[0]);
   ui.prompt.value = recipe.prompt ?? "";
   ui.negative.value = recipe.negativePrompt ?? "";
   const background = recipe.background ?? "transparent";
@@ -108,13 +115,16 @@ export async function fill(recipe, info) {
     ["guidanceScale", recipe.guidanceScale, set(ui.guidance, recipe.guidanceScale ?? defaults.guidanceScale)],
     ["sampler", recipe.sampler, pick(ui.sampler, recipe.sampler ?? defaults.sampler)],
     ["exchange", recipe.exchange, pick(ui.exchange, recipe.exchange ?? defaults.exchange)],
+    ["until", until, set(ui.until, until)],
     ["tLow", recipe.tLow, set(ui.tLow, recipe.tLow)],
     ["upsampler", recipe.upsampler, pick(ui.upsampler, recipe.upsampler ?? defaults.upsampler)],
     ["background", background === "transparent" ? undefined : background, info.transparency],
   ];
   ui.size.dispatchEvent(new Event("change"));
   const left = done.filter(([, value, taken]) => value !== undefined && value !== "" && !taken).map(([name]) => name);
-  return [...left, ...(await controls.restore(recipe))];
+  // What they have in common is said once.
+  const own = untils.length > 1 ? steered : steered.map(({ until: _, ...control }) => control);
+  return [...left, ...(await controls.restore({ ...recipe, controls: own }))];
 }
 
 /**
