@@ -251,7 +251,7 @@ function onLoaded(generator) {
   const { url, vocabulary } = info;
   const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
   learn(words).then((known) => known && describe());
-  notices.sayWhetherKept(generator).catch(fail);
+  notices.sayWhetherKept(generator);
   if (awaited) take(awaited);
 }
 
@@ -406,7 +406,7 @@ async function busy(work) {
       });
       return finish(options, picture);
     });
-    await notices.sayWhetherKept(generator);
+    notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
