@@ -36,7 +36,7 @@ fn main() {
             let request = Request {
                 prompt: "red apple".into(),
                 steps: Some(STEPS),
-                preview,
+                preview: Some(preview),
                 preview_every,
                 insight,
                 ..Request::default()

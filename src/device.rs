@@ -1,10 +1,11 @@
-//! Choosing where to compute: a GPU through wgpu (WebGPU in a browser), or the CPU backend.
+//! Choosing where to compute: a GPU through wgpu (WebGPU in a browser), or the CPU backend; and in which numbers.
 
-use crate::{Error, Result};
+use crate::{Error, Result, nets::precision::Precision};
 use burn::tensor::{
-    Device,
+    DType, Device,
     wgpu::{WgpuBackend, wgpu},
 };
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// Which device a caller wants.
@@ -35,6 +36,32 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// Which numbers a caller wants networks to compute in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionChoice {
+    /// f16 on a GPU that has it (`shader-f16`), else f32.
+    #[default]
+    Auto,
+    /// f16; an error where there is none.
+    F16,
+    /// f32.
+    F32,
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "f16" => Ok(Self::F16),
+            "f32" => Ok(Self::F32),
+            _ => Err(Error::Invalid { parameter: "precision", why: format!("`{name}` is none of auto, f16, f32") }),
+        }
+    }
+}
+
 /// A device that was opened.
 #[derive(Debug, Clone)]
 pub struct OpenDevice {
@@ -46,6 +73,25 @@ pub struct OpenDevice {
     pub name: String,
     /// Why the CPU was taken although `Auto` prefers a GPU.
     pub notice: Option<String>,
+}
+
+impl OpenDevice {
+    /// The numbers that networks compute in here, where `choice` is wanted. The CPU has f32 only.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if [`PrecisionChoice::F16`] is wanted and not here.
+    pub fn precision(&self, choice: PrecisionChoice) -> Result<Precision> {
+        let f16 = self.backend == "wgpu" && self.device.supports_dtype(DType::F16);
+        match choice {
+            PrecisionChoice::F32 => Ok(Precision::F32),
+            _ if f16 => Ok(Precision::F16),
+            PrecisionChoice::Auto => Ok(Precision::F32),
+            PrecisionChoice::F16 => Err(Error::Invalid {
+                parameter: "precision",
+                why: format!("{} does not compute in f16; ask for f32, or leave the choice to auto", self.name),
+            }),
+        }
+    }
 }
 
 /// Opens a device. A GPU is set up once a process (once a page's worker): keep the answer and share it.

@@ -174,7 +174,7 @@ fn steps_show_what_the_picture_becomes() {
     assert!(generator.config().latent.projection.is_some(), "conversion fits one");
     let asked = |preview, preview_every| Request { preview, preview_every, ..request() };
 
-    let (projected, steps, decoded) = watch(&generator, &asked(Preview::Projection, 2));
+    let (projected, steps, decoded) = watch(&generator, &asked(Some(Preview::Projection), 2));
     let sizes: Vec<_> =
         steps.iter().map(|step| step.preview.as_ref().map(|image| (image.width, image.height))).collect();
     assert_eq!(sizes, [Some((8, 8)); 6], "a pixel a cell, at every step");
@@ -182,11 +182,11 @@ fn steps_show_what_the_picture_becomes() {
     assert!(steps.iter().all(|step| step.insight.is_none() && step.expert.is_none()));
     assert!(steps.windows(2).all(|pair| pair[0].sigma > pair[1].sigma && pair[0].preview != pair[1].preview));
 
-    let (only_decoded, steps, decoded) = watch(&generator, &asked(Preview::Decoder, 2));
+    let (only_decoded, steps, decoded) = watch(&generator, &asked(None, 2));
     assert!(steps.iter().all(|step| step.preview.is_none()));
     assert_eq!(decoded.len(), 2);
 
-    let (unseen, steps, decoded) = watch(&generator, &asked(Preview::None, 2));
+    let (unseen, steps, decoded) = watch(&generator, &asked(Some(Preview::None), 2));
     assert!(steps.iter().all(|step| step.preview.is_none()) && decoded.is_empty());
     assert_eq!((&projected.image, &only_decoded.image), (&unseen.image, &unseen.image), "looking changes nothing");
 }

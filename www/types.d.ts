@@ -5,6 +5,9 @@ import type { PanguDrawError } from "./engine.js";
 /** Where the networks run: `auto` takes WebGPU when the browser has an adapter, else the CPU. */
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 
+/** The numbers between a network's layers. */
+export type Precision = "f16" | "f32";
+
 /** A text in English and Chinese. */
 export interface Bilingual {
   en: string;
@@ -139,8 +142,9 @@ export interface DrawOptions {
   /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
   background?: string;
   /**
-   * How steps show what the picture looks like. `projection`, the default: every step does, small and at next to no cost, where
-   * {@link Info.projects} says that the model can; `decoder`: none but those of `previewEvery`; `none`: none at all.
+   * How steps show what the picture looks like. `projection`: every step does, small and at next to no cost, where
+   * {@link Info.projects} says that the model can, beside what `previewEvery` asks for; `decoder`: as `previewEvery` says, and
+   * not otherwise; `none`: not at all. Left out, it is `decoder` where `previewEvery` asks for any, else `projection`.
    */
   preview?: "projection" | "decoder" | "none";
   /** Has the decoder show the picture after every so many steps, 0 = never; each takes about as long as a step. */
@@ -163,6 +167,8 @@ export interface DrawOptions {
   upsampler?: string;
   /** The kind of control whose model draws the draft, whatever the size. */
   draft?: ControlKind;
+  /** The numbers that networks compute in: "auto" takes f16 where the GPU has `shader-f16`, else f32. */
+  precision?: "auto" | Precision;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
   /** What arrives for the drawing while it is drawn. */
@@ -212,6 +218,16 @@ export interface Picture extends Pixels {
   seed: number;
   /** Seconds by stage. */
   timings: Record<string, number>;
+  /** The numbers that it was computed with. */
+  arithmetic: Arithmetic;
+}
+
+/** The numbers that a picture was computed with, at the end of each stage. */
+export interface Arithmetic {
+  denoise: Precision;
+  autoencoder: Precision;
+  /** Where f16 was too small: that evaluation of the stage's networks (from 1) was made again in f32, and so were all after it. */
+  overflows: { stage: "denoise" | "autoencoder"; evaluation: number }[];
 }
 
 /** What was loaded, and where it runs. */
@@ -225,6 +241,8 @@ export interface Info {
   deviceDetail: string;
   /** Whether `auto` had to fall back to the CPU. */
   fallback: boolean;
+  /** The numbers that networks compute in here, unless a request says otherwise. */
+  precision: Precision;
   /** Size of the model's files. */
   bytes: number;
   styles: { id: string; name: Bilingual }[];
@@ -292,7 +310,7 @@ export type Call =
 export type ToWorker = { id: number } & (Call | { op: "cancel" });
 
 /** A finished picture as it crosses from the worker. */
-export type PictureMessage = Pixels & { png: Uint8Array<ArrayBuffer>; timings: Record<string, number> };
+export type PictureMessage = Omit<Picture, "png" | "seed"> & { png: Uint8Array<ArrayBuffer> };
 
 /** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
 export type FromWorker =

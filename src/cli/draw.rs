@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Error, Result,
     coop::latent::Exchange,
-    device::{self, DeviceChoice},
+    device::{self, DeviceChoice, PrecisionChoice},
     nets::Pace,
     pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Preview, Request, config::ControlKind},
     pixels::Upsampler,
@@ -95,6 +95,9 @@ pub struct DrawArgs {
     /// Where to compute: auto, wgpu or cpu.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Numbers that networks compute in: auto (f16 on a GPU that has it), f16 or f32.
+    #[arg(long, default_value = "auto")]
+    precision: PrecisionChoice,
     /// Model folder or URL (a folder that holds model.json).
     #[arg(long, default_value = "www/models/default")]
     model: String,
@@ -146,7 +149,8 @@ impl DrawArgs {
             t_low: self.t_low,
             upsampler: self.upsampler.map(|upsampler| upsampler.name().into()),
             draft: self.draft,
-            preview: Preview::None,
+            precision: self.precision,
+            preview: Some(Preview::None),
             preview_every: 0,
             insight: false,
         };
@@ -190,6 +194,7 @@ impl DrawArgs {
                 "output": self.output,
                 "device": { "backend": generator.device().backend, "name": generator.device().name },
                 "settings": drawing.settings,
+                "arithmetic": drawing.arithmetic,
                 "seconds": drawing.timings.iter().copied().collect::<BTreeMap<_, _>>(),
             });
             println!("{report}");

@@ -4,7 +4,7 @@ use super::{
     Cond, Denoiser, Denoising,
     schedule::{Prediction, Schedule},
 };
-use crate::nets::{Pace, unet::UNet};
+use crate::nets::{Pace, precision::Stage, unet::UNet};
 use burn::tensor::Tensor;
 
 /// A network that predicts noise, velocity or the clean latent from a variance-preserving noisy latent.
@@ -31,7 +31,10 @@ impl<N: Network + ?Sized> Network for std::rc::Rc<N> {
 
 impl Network for UNet {
     fn predict<'a>(&'a self, x: Tensor<4>, timesteps: Tensor<1>, cond: &'a Cond, pace: &'a Pace) -> Denoising<'a> {
-        Box::pin(self.forward(x, timesteps, cond.tokens.clone(), cond.vector.clone(), pace))
+        Box::pin(pace.evaluate(Stage::Denoise, async move |dtype| {
+            let x = x.clone().cast(dtype);
+            self.forward(x, timesteps.clone(), cond.tokens.clone(), cond.vector.clone(), pace).await
+        }))
     }
 }
 

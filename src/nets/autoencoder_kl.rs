@@ -5,7 +5,7 @@
 
 use super::{
     Pace,
-    kernels::{convolve, normalize},
+    kernels::{attend, convolve, normalize},
     layers::{Conv2d, Linear},
     now,
 };
@@ -17,7 +17,7 @@ use burn::{
         conv::Conv2dConfig,
         interpolate::{Interpolate2d, Interpolate2dConfig},
     },
-    tensor::{Device, Tensor, module::attention, ops::AttentionModuleOptions},
+    tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
@@ -263,8 +263,7 @@ impl Attention {
         let h =
             normalize(&self.group_norm, x.clone(), None, false).reshape([batch, channels, positions]).swap_dims(1, 2);
         let head = |projection: &Linear| projection.forward(h.clone()).reshape([batch, 1, positions, channels]);
-        let options = AttentionModuleOptions::default();
-        let h = attention(head(&self.to_q), head(&self.to_k), head(&self.to_v), None, None, options);
+        let h = attend(head(&self.to_q), head(&self.to_k), head(&self.to_v));
         let h = self.to_out_0.forward(h.reshape([batch, positions, channels]));
         h.swap_dims(1, 2).reshape([batch, channels, height, width]) + x
     }

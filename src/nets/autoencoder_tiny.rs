@@ -4,7 +4,12 @@
 //! ink `2 alpha (1 - rgb)` and cover `2 alpha`: nothing is 0, so that zero padding continues the paper. Latents are the encoder's raw output, about
 //! `[-3, 3]`; shifting and scaling them to what a diffusion model sees is the pipeline's affair.
 
-use super::{Pace, kernels::convolve, layers::Conv2d, now};
+use super::{
+    Pace,
+    kernels::{convolve, rectify},
+    layers::Conv2d,
+    now,
+};
 use crate::{Error, Result};
 use burn::{
     module::Module,
@@ -13,10 +18,7 @@ use burn::{
         conv::Conv2dConfig,
         interpolate::{Interpolate2d, Interpolate2dConfig},
     },
-    tensor::{
-        Device, Tensor,
-        activation::{relu, tanh},
-    },
+    tensor::{Device, Tensor, activation::tanh},
 };
 use serde::{Deserialize, Serialize};
 
@@ -209,9 +211,9 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = relu(convolve(&self.conv_0, x.clone()));
-        let y = relu(convolve(&self.conv_2, y));
-        relu(convolve(&self.conv_4, y) + x)
+        let y = rectify(convolve(&self.conv_0, x.clone()));
+        let y = rectify(convolve(&self.conv_2, y));
+        rectify(convolve(&self.conv_4, y) + x)
     }
 }
 
@@ -230,7 +232,7 @@ async fn sequential(layers: &[Layer], mut x: Tensor<4>, pace: &Pace) -> Result<T
         x = match layer {
             Layer::Conv(conv) => convolve(conv, x),
             Layer::Block(block) => block.forward(x),
-            Layer::Relu(relu) => relu.forward(x),
+            Layer::Relu(_) => rectify(x),
             Layer::Upsample(upsample) => upsample.forward(x),
         };
         pace.checkpoint(done + 1, layers.len(), &x).await?;

@@ -1,13 +1,14 @@
 //! The blocks that the UNet is made of, and that networks beside it share.
 
 use super::{
-    kernels::{convolve, geglu, normalize},
+    kernels::{attend, convolve, geglu, normalize},
     layers::{Conv2d, Linear},
+    precision::in_f32,
 };
 use burn::{
     module::Module,
     nn::{GroupNorm, LayerNorm},
-    tensor::{Tensor, activation::silu, module::attention, ops::AttentionModuleOptions},
+    tensor::{Tensor, activation::silu},
 };
 
 /// Two linear layers with SiLU between (diffusers' `TimestepEmbedding`).
@@ -46,6 +47,7 @@ impl ResnetBlock {
             let [scale, shift] = time.chunk(2, 1).try_into().expect("an even number of features, halved");
             normalize(&self.norm2, h, Some((scale, shift)), true)
         } else {
+            let time = time.cast(h.dtype());
             normalize(&self.norm2, h + time.unsqueeze_dims(&[2, 3]), None, true)
         };
         let h = convolve(&self.conv2, h);
@@ -77,8 +79,7 @@ impl Attention {
         let query = split(self.to_q.forward(x));
         let key = split(self.to_k.forward(context.clone()));
         let value = split(self.to_v.forward(context));
-        let attended = attention(query, key, value, None, None, AttentionModuleOptions::default());
-        self.to_out_0.forward(attended.swap_dims(1, 2).reshape([rows, dim]))
+        self.to_out_0.forward(attend(query, key, value).swap_dims(1, 2).reshape([rows, dim]))
     }
 }
 
@@ -116,10 +117,11 @@ pub struct TransformerLayer {
 impl TransformerLayer {
     /// `x`: `[batch * positions, dim]`, `context`: `[batch * tokens, context_dim]`; answers the shape of `x`.
     pub fn forward(&self, x: Tensor<2>, context: &Tensor<2>, batch: usize) -> Tensor<2> {
-        let h = self.norm1.forward(x.clone());
+        let normalized = |norm: &LayerNorm, x: &Tensor<2>| in_f32(x.clone(), |x| norm.forward(x));
+        let h = normalized(&self.norm1, &x);
         let x = self.attn1.forward(h.clone(), h, batch) + x;
-        let x = self.attn2.forward(self.norm2.forward(x.clone()), context.clone(), batch) + x;
-        self.ff.forward(self.norm3.forward(x.clone())) + x
+        let x = self.attn2.forward(normalized(&self.norm2, &x), context.clone(), batch) + x;
+        self.ff.forward(normalized(&self.norm3, &x)) + x
     }
 }
 

@@ -11,7 +11,10 @@ mod gpu;
 mod packed;
 mod winograd;
 
-use super::layers::{Conv2d, joined};
+use super::{
+    layers::{Conv2d, joined},
+    precision::in_f32,
+};
 use crate::weights::packed::Blocks;
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor},
@@ -19,7 +22,9 @@ use burn::{
     nn::{self, GroupNorm, PaddingConfig2d},
     tensor::{
         DType, Device, Tensor, TensorData,
-        activation::{gelu, silu},
+        activation::{gelu, relu, silu, softmax},
+        module::attention,
+        ops::AttentionModuleOptions,
     },
 };
 use std::{cell::RefCell, ops::Range};
@@ -42,7 +47,7 @@ pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     };
     let Some(parts) = conv.packed(shape[0]) else {
         let Some((stride, padding)) = square.filter(|_| on_cpu) else {
-            return layer.forward(x);
+            return in_f32(x, |x| layer.forward(x));
         };
         let bias = bias(&x).into_dispatch();
         let (x, weight) = (x.into_dispatch(), layer.weight.val().into_dispatch());
@@ -63,7 +68,8 @@ pub fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
                 look_up(part, [rows.len(), shape[1..].iter().product()], ids)
             });
             let weight = joined(numbers, 0).reshape(shape);
-            nn::conv::Conv2d { weight: Param::from_tensor(weight), ..layer.clone() }.forward(x)
+            let layer = nn::conv::Conv2d { weight: Param::from_tensor(weight), ..layer.clone() };
+            in_f32(x, |x| layer.forward(x))
         }
     }
 }
@@ -115,12 +121,16 @@ pub fn normalize(
     activate: bool,
 ) -> Tensor<4> {
     let (Some(gamma), Some(beta), true) = (&norm.gamma, &norm.beta, on_cpu(&x)) else {
-        let h = norm.forward(x);
-        let h = match modulation {
-            Some((scale, shift)) => h * (scale.unsqueeze_dims::<4>(&[2, 3]) + 1.0) + shift.unsqueeze_dims::<4>(&[2, 3]),
-            None => h,
-        };
-        return if activate { silu(h) } else { h };
+        return in_f32(x, |x| {
+            let h = norm.forward(x);
+            let h = match modulation {
+                Some((scale, shift)) => {
+                    h * (scale.unsqueeze_dims::<4>(&[2, 3]) + 1.0) + shift.unsqueeze_dims::<4>(&[2, 3])
+                }
+                None => h,
+            };
+            if activate { silu(h) } else { h }
+        });
     };
     let [batch, channels, _, _] = x.dims();
     let (gamma, beta) = (gamma.val().unsqueeze::<2>(), beta.val().unsqueeze::<2>());
@@ -144,6 +154,27 @@ pub fn geglu(x: Tensor<2>) -> Tensor<2> {
     }
     let [value, gate] = x.chunk(2, 1).try_into().expect("an even number of features, halved");
     value * gelu(gate)
+}
+
+/// `softmax(q k^T / sqrt(dim)) v`.
+///
+/// `query`: `[batch, heads, positions, dim]`; `key` and `value`: `[batch, heads, tokens, dim]`; answers the shape of `query`.
+pub fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+    if query.dtype() == DType::F16 {
+        let [_, _, _, dim] = query.dims();
+        let scores = (query / (dim as f64).sqrt()).matmul(key.swap_dims(2, 3));
+        return in_f32(scores, |scores| softmax(scores, 3)).matmul(value);
+    }
+    attention(query, key, value, None, None, AttentionModuleOptions::default())
+}
+
+/// `max(x, 0)`.
+pub fn rectify(x: Tensor<4>) -> Tensor<4> {
+    if x.dtype() == DType::F16 {
+        // What overflowed must not become zero: an infinite `x`, of whatever sign, stays infinite or becomes no number.
+        return x.clone() * 0.5 + x.abs() * 0.5;
+    }
+    relu(x)
 }
 
 fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {

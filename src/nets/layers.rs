@@ -4,7 +4,7 @@
 //! [`load`](crate::weights::load) finds its weight in a quantized type, the layer takes the blocks
 //! as they are, and burn's own weight, which nothing has asked for yet, is never allocated.
 
-use super::kernels;
+use super::{kernels, precision::in_f32};
 use crate::weights::packed::{LARGEST_BINDING, parts, split};
 use burn::{
     module::{Module, Param, ParamId},
@@ -86,7 +86,7 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let [input, output] = self.layer.weight.lazy_shape().dims();
         let Some(parts) = self.packed(output) else {
-            return self.layer.forward(x);
+            return in_f32(x, |x| self.layer.forward(x));
         };
         let mut shape = x.dims();
         let rows = x.shape().num_elements() / input;
@@ -95,7 +95,10 @@ impl Linear {
         shape[D - 1] = output;
         let y = joined(y, 1).reshape(shape);
         match &self.layer.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype()).unsqueeze();
+                y + bias
+            }
             None => y,
         }
     }

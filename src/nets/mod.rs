@@ -12,6 +12,7 @@ pub(crate) mod kernels;
 pub mod layers;
 mod pace;
 pub mod picture_encoder;
+pub mod precision;
 pub mod text;
 pub mod unet;
 

@@ -1,7 +1,8 @@
-//! A handle that long computations report to, and that can stop them.
+//! A handle that long computations report to, that can stop them, and that says which numbers they compute with.
 
+use super::precision::{Arithmetic, Precision, Stage, Tally};
 use crate::{Error, Result};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use std::{
     cell::{Cell, RefCell},
     future::Future,
@@ -45,6 +46,8 @@ type Listener = dyn FnMut(Progress);
 #[derive(Clone, Default)]
 pub struct Pace {
     inner: Option<Rc<Inner>>,
+    /// None computes in f32 and keeps no account.
+    tally: Option<Rc<RefCell<Tally>>>,
 }
 
 struct Inner {
@@ -82,6 +85,7 @@ impl Pace {
                 on_progress: RefCell::new(None),
                 waiting: RefCell::default(),
             })),
+            tally: None,
         }
     }
 
@@ -89,6 +93,40 @@ impl Pace {
     /// work in flight on a GPU.
     pub fn reading_back(every: usize) -> Self {
         Self::new(every, Some(Box::new(|activation| Box::pin(wait_for(activation)))))
+    }
+
+    /// This pace for one drawing, whose networks are to compute in `precision`.
+    pub fn computing_in(&self, precision: Precision) -> Self {
+        Self { tally: Some(Rc::new(RefCell::new(Tally::new(precision)))), ..self.clone() }
+    }
+
+    /// What the networks computed in so far, after [`Pace::computing_in`].
+    pub fn arithmetic(&self) -> Option<Arithmetic> {
+        self.tally.as_ref().map(|tally| tally.borrow().arithmetic())
+    }
+
+    /// Evaluates `network`, which is told the type of its sample; answers its output in f32.
+    ///
+    /// What comes out of f16 is looked at: where it is not finite, `network` is evaluated again in f32, and so is all that the
+    /// stage evaluates after that. The look is a sum that is read back.
+    ///
+    /// # Errors
+    /// Those of `network`; [`Error::Device`] if the device failed.
+    pub async fn evaluate(
+        &self,
+        stage: Stage,
+        network: impl AsyncFn(FloatDType) -> Result<Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        let precision = self.tally.as_ref().map_or(Precision::F32, |tally| tally.borrow_mut().begin(stage));
+        let output = network(precision.dtype()).await?.cast(FloatDType::F32);
+        match &self.tally {
+            // In f32 a sum of numbers that f16 holds is finite, and that of any others is not.
+            Some(tally) if precision == Precision::F16 && !read(output.clone().sum()).await?.is_finite() => {
+                tally.borrow_mut().overflow(stage);
+                network(FloatDType::F32).await
+            }
+            _ => Ok(output),
+        }
     }
 
     /// Calls `listener` at every checkpoint.
@@ -167,8 +205,64 @@ impl Pace {
 /// # Errors
 /// [`Error::Device`] if the device failed.
 pub async fn wait_for(activation: Tensor<4>) -> Result<()> {
-    let element = activation.slice([0..1, 0..1, 0..1, 0..1]).into_data_async().await;
+    read(activation.slice([0..1, 0..1, 0..1, 0..1])).await.map(|_| ())
+}
+
+/// The one element of `tensor`.
+async fn read<const D: usize>(tensor: Tensor<D>) -> Result<f32> {
+    let data = tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))?;
     // Where there are threads the answer comes before the bytes: looking at them is what waits.
-    let looked = element.map(|data| data.iter::<f32>().next());
-    looked.map(|_| ()).map_err(|error| Error::Device(format!("{error:?}")))
+    Ok(data.iter::<f32>().next().expect("one element"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use pollster::block_on;
+
+    /// A network whose answer is `value`; counts its evaluations.
+    async fn one(pace: &Pace, stage: Stage, value: f32, count: &Cell<usize>) -> f32 {
+        let network = async |dtype| {
+            count.set(count.get() + 1);
+            Ok(Tensor::<4>::full([1, 1, 2, 2], value, &Device::flex()).cast(dtype))
+        };
+        let output = pace.evaluate(stage, network).await.expect("a working device");
+        assert_eq!(output.dtype(), FloatDType::F32.into());
+        output.into_data().iter::<f32>().next().expect("four")
+    }
+
+    #[test]
+    fn an_overflow_moves_one_stage_to_f32() {
+        block_on(async {
+            let (pace, count) = (Pace::free().computing_in(Precision::F16), Cell::new(0));
+            assert_eq!(one(&pace, Stage::Denoise, 2.0, &count).await, 2.0);
+            assert_eq!(count.get(), 1);
+            assert_eq!(one(&pace, Stage::Denoise, -7e4, &count).await, -7e4);
+            assert_eq!(count.get(), 3, "once more in f32");
+            assert_eq!(one(&pace, Stage::Denoise, 7e4, &count).await, 7e4);
+            assert_eq!(count.get(), 4, "at once in f32");
+            assert_eq!(one(&pace, Stage::Autoencoder, 0.1, &count).await, f16(0.1));
+            let found = pace.arithmetic().expect("an account");
+            assert_eq!((found.denoise, found.autoencoder), (Precision::F32, Precision::F16));
+            let at = |overflow: &crate::nets::precision::Overflow| (overflow.stage, overflow.evaluation);
+            assert_eq!(found.overflows.iter().map(at).collect::<Vec<_>>(), [(Stage::Denoise, 2)]);
+        });
+    }
+
+    #[test]
+    fn what_f32_is_too_small_for_is_answered_as_it_is() {
+        let (pace, count) = (Pace::free().computing_in(Precision::F16), Cell::new(0));
+        assert!(block_on(one(&pace, Stage::Denoise, f32::NAN, &count)).is_nan());
+        assert_eq!(count.get(), 2);
+        assert_eq!(
+            block_on(one(&Pace::free(), Stage::Denoise, 0.1, &count)),
+            0.1,
+            "f32, unless somebody says otherwise"
+        );
+    }
+
+    fn f16(value: f32) -> f32 {
+        half::f16::from_f32(value).to_f32()
+    }
 }

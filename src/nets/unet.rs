@@ -593,7 +593,7 @@ impl UNet {
     /// - `encoder_hidden_states`: `[batch, tokens, cross_attention_dim]`
     /// - `vector`: `[batch, projection_class_embeddings_input_dim]`, for SDXL the pooled prompt followed by the
     ///   sinusoids of the time ids
-    /// - output: `[batch, out_channels, height, width]`
+    /// - output: `[batch, out_channels, height, width]`, in the type of `sample`
     ///
     /// # Errors
     /// [`Error::Cancelled`], or [`Error::Invalid`] if a shape does not fit the configuration.
@@ -739,7 +739,7 @@ impl Descent<'_> {
     pub async fn forward(&self, inputs: Inputs, hint: Option<Tensor<4>>, steps: &mut Steps<'_>) -> Result<Depth> {
         inputs.check(self.config)?;
         let Inputs { sample, timesteps, encoder_hidden_states, vector } = inputs;
-        let context = encoder_hidden_states.flatten(0, 1);
+        let context = encoder_hidden_states.flatten(0, 1).cast(sample.dtype());
         let config = self.config;
         let features =
             timestep_embedding(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift);

@@ -209,8 +209,9 @@ impl Generator {
     /// What a request comes to for this model.
     ///
     /// # Errors
-    /// As [`Request::resolve`].
+    /// As [`Request::resolve`]; [`Error::Invalid`] for numbers that the device does not have.
     pub fn resolve(&self, request: &Request) -> Result<Settings> {
+        self.device.precision(request.precision)?;
         request.resolve(&self.home.manifest.name, &self.home.config)
     }
 
@@ -282,6 +283,7 @@ impl Generator {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<(Drawing, Option<Tensor<4>>)> {
         let settings = self.resolve(request)?;
+        let pace = &pace.computing_in(self.device.precision(request.precision)?);
         let parts = self.stages(&settings).await?.concat();
         self.expect(&parts);
         let on_event = RefCell::new(on_event);
@@ -353,7 +355,8 @@ impl Generator {
         let image = pixels::to_image(canvas.map_or(drawn.clone(), |canvas| canvas.around(drawn))).await?;
         clock.lap("decode");
         let image = settings.background.behind(image);
-        Ok((Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps }, passed))
+        let arithmetic = pace.arithmetic().expect("a drawing's pace keeps an account");
+        Ok((Drawing { image, settings: settings.clone(), latents: data, timings: clock.laps, arithmetic }, passed))
     }
 }
 

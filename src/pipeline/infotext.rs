@@ -132,6 +132,7 @@ mod tests {
             init: None,
             draft: None,
             upsampler: None,
+            precision: None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{
         Pace,
         autoencoder_kl::{AutoencoderKlConfig, KlDecoder, KlEncoder},
         autoencoder_tiny::{AutoencoderTinyConfig, TinyDecoder, TinyEncoder},
+        precision::Stage,
     },
     weights::{Arrival, Depot, manifest::Manifest},
 };
@@ -112,10 +113,12 @@ impl LatentSpace {
 
     async fn decode_tile(&self, latents: Tensor<4>, pace: &Pace) -> Result<Tensor<4>> {
         let latents = latents / self.scale.clone() + self.shift.clone();
-        let decoded = match &*self.decoder.get(pace).await? {
-            Decoder::Tiny(net) => net.decode(latents, pace).await?,
-            Decoder::Kl(net) => net.decode(latents, pace).await?,
+        let decoder = self.decoder.get(pace).await?;
+        let decode = async |dtype| match &*decoder {
+            Decoder::Tiny(net) => net.decode(latents.clone().cast(dtype), pace).await,
+            Decoder::Kl(net) => net.decode(latents.clone().cast(dtype), pace).await,
         };
+        let decoded = pace.evaluate(Stage::Autoencoder, decode).await?;
         let [_, channels, _, _] = decoded.dims();
         if channels != self.pixels.channels() {
             return Err(Error::Unsupported(format!("{channels} channels of a picture as {:?}", self.pixels)));
@@ -173,10 +176,12 @@ impl Space for LatentSpace {
             let pixels = self.pixels.from_ink(pixels);
             let why = "this model takes no pictures in: it has no encoder";
             let encoder = self.encoder.as_ref().ok_or_else(|| Error::Unsupported(why.into()))?;
-            let latents = match &*encoder.get(pace).await? {
-                Encoder::Tiny(net) => net.encode(pixels, pace).await?,
-                Encoder::Kl(net) => net.encode(pixels, pace).await?,
+            let encoder = encoder.get(pace).await?;
+            let encode = async |dtype| match &*encoder {
+                Encoder::Tiny(net) => net.encode(pixels.clone().cast(dtype), pace).await,
+                Encoder::Kl(net) => net.encode(pixels.clone().cast(dtype), pace).await,
             };
+            let latents = pace.evaluate(Stage::Autoencoder, encode).await?;
             Ok((latents - self.shift.clone()) * self.scale.clone())
         })
     }

@@ -20,7 +20,7 @@ pub use request::{
     Settings,
 };
 
-use crate::Image;
+use crate::{Image, nets::precision::Arithmetic};
 
 use burn::tensor::TensorData;
 use serde::Serialize;
@@ -39,6 +39,8 @@ pub struct Drawing {
     pub latents: TensorData,
     /// Seconds by stage: `text`, `denoise`, `decode`.
     pub timings: Timings,
+    /// The numbers that it was computed with, and where f16 was too small.
+    pub arithmetic: Arithmetic,
 }
 
 impl Drawing {

@@ -20,6 +20,7 @@ use crate::{
         Pace,
         controlnet::{ControlNet, ControlNetConfig},
         picture_encoder::{PictureEncoder, PictureEncoderConfig},
+        precision::Stage,
         unet::{UNet, UNetConfig},
     },
     pixels,
@@ -271,12 +272,16 @@ impl Network for Controlled<'_> {
             let [batch, _, _, _] = x.dims();
             let [_, channels, height, width] = self.lines.dims();
             let lines = self.lines.clone().expand([batch, channels, height, width]);
-            let (tokens, vector) = (&cond.tokens, &cond.vector);
-            let (x0, t) = (x.clone(), timesteps.clone());
-            let net = self.net.get(pace).await?;
-            let added = net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?.scaled(self.scale);
-            let unet = self.unet.get(pace).await?;
-            unet.forward_controlled(x, timesteps, tokens.clone(), vector.clone(), Some(added), pace).await
+            let Cond { tokens, vector } = cond;
+            let predict = async |dtype| {
+                let (x, lines) = (x.clone().cast(dtype), lines.clone().cast(dtype));
+                let net = self.net.get(pace).await?;
+                let (x0, t) = (x.clone(), timesteps.clone());
+                let added = net.forward(x0, t, tokens.clone(), vector.clone(), lines, pace).await?.scaled(self.scale);
+                let (unet, t) = (self.unet.get(pace).await?, timesteps.clone());
+                unet.forward_controlled(x, t, tokens.clone(), vector.clone(), Some(added), pace).await
+            };
+            pace.evaluate(Stage::Denoise, predict).await
         })
     }
 }

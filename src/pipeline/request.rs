@@ -4,6 +4,7 @@ use super::config::{ControlKind, PipelineConfig, Style};
 use crate::{
     Error, Image, Result,
     coop::latent::{Exchange, Falloff},
+    device::PrecisionChoice,
     diffusion::{samplers::Sampler, schedule::Spacing},
     pixels::Upsampler,
 };
@@ -43,8 +44,8 @@ pub struct Request {
     pub height: Option<usize>,
     /// What is behind a picture with transparency: `transparent`, or a colour as `#rrggbb`.
     pub background: Option<String>,
-    /// Whether steps show what the picture looks like.
-    pub preview: Preview,
+    /// How steps show what the picture looks like: by projection, unless the decoder shall show it.
+    pub preview: Option<Preview>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
     /// Whether steps tell what they were made of ([`super::Insight`]).
@@ -68,15 +69,16 @@ pub struct Request {
     pub upsampler: Option<String>,
     /// The companion that draws the draft, whatever the size, instead of the model itself.
     pub draft: Option<ControlKind>,
+    /// The numbers that networks compute in.
+    pub precision: PrecisionChoice,
 }
 
 /// How steps show what the picture looks like.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preview {
     /// Every step shows its latent through the model's projection, if the model has one; and the decoder shows it as often as
     /// [`Request::preview_every`] says.
-    #[default]
     Projection,
     /// Only the decoder shows it.
     Decoder,
@@ -156,6 +158,9 @@ pub struct Settings {
     /// How pictures are scaled between resolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<Upsampler>,
+    /// The numbers that networks compute in, if they were asked for; [`Drawing::arithmetic`](super::Drawing) says which it were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionChoice>,
 }
 
 /// A control with everything decided.
@@ -261,6 +266,11 @@ impl Settings {
 }
 
 impl Request {
+    /// How steps show what the picture looks like.
+    pub(super) fn shown(&self) -> Preview {
+        self.preview.unwrap_or(if self.preview_every > 0 { Preview::Decoder } else { Preview::Projection })
+    }
+
     /// Fills in the model's defaults and checks every value.
     ///
     /// # Errors
@@ -341,6 +351,7 @@ impl Request {
             init,
             draft,
             upsampler: between.then_some(upsampler),
+            precision: Some(self.precision).filter(|choice| *choice != PrecisionChoice::Auto),
         })
     }
 

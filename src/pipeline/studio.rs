@@ -189,8 +189,8 @@ impl<'a> Studio<'a> {
         Steps {
             before,
             of: sigmas.len() - 1,
-            projects: self.request.preview == Preview::Projection,
-            preview_every: if self.request.preview == Preview::None { 0 } else { self.request.preview_every },
+            projects: self.request.shown() == Preview::Projection,
+            preview_every: if self.request.shown() == Preview::None { 0 } else { self.request.preview_every },
             insight: self.request.insight,
             background: self.settings.background,
             pace: self.pace,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Error, Image, Result,
     coop::latent::Exchange,
-    device::{self, DeviceChoice, OpenDevice},
+    device::{self, DeviceChoice, OpenDevice, PrecisionChoice},
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
@@ -107,6 +107,7 @@ impl Engine {
             "device": if device.backend == "wgpu" { "webgpu" } else { "cpu" },
             "deviceDetail": device.notice.as_ref().unwrap_or(&device.name),
             "fallback": device.notice.is_some(),
+            "precision": device.precision(PrecisionChoice::Auto).expect("every device has some numbers"),
             "bytes": manifest.components.iter().map(|component| component.bytes).sum::<u64>(),
             "styles": styles,
             "samplers": Sampler::ALL,
@@ -333,6 +334,7 @@ fn picture(drawing: &Drawing) -> Result<JsValue> {
     let timings: serde_json::Map<_, _> =
         drawing.timings.iter().map(|(stage, seconds)| (stage.to_string(), json!(seconds))).collect();
     set(&object, "timings", &to_js(&timings));
+    set(&object, "arithmetic", &to_js(&drawing.arithmetic));
     Ok(object)
 }
 

@@ -4,7 +4,7 @@ use super::relative_error;
 use burn::{
     module::{Module, ModuleDisplay},
     nn::{self, EmbeddingConfig, LinearConfig, PaddingConfig2d, conv::Conv2dConfig},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
 };
 use pangu_draw::{
     Result,
@@ -14,6 +14,12 @@ use pangu_draw::{
 
 pub const TYPES: [GgmlType; 2] = [GgmlType::Q8_0, GgmlType::Q4_0];
 const TOLERANCE: f32 = 1e-4;
+
+/// Types of numbers that layers compute in on `device`, with the largest error.
+fn precisions(device: &Device) -> Vec<(FloatDType, f32)> {
+    let f16 = *device != Device::flex() && device.supports_dtype(DType::F16);
+    [(FloatDType::F32, TOLERANCE)].into_iter().chain(f16.then_some((FloatDType::F16, 2e-3))).collect()
+}
 
 /// One layer's tensors.
 pub struct OneLayer {
@@ -64,10 +70,10 @@ async fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data_async().await.expect("a working device").convert::<f32>().try_to_vec().expect("f32")
 }
 
-async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
+async fn compare<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let error = relative_error(&floats(found).await, &floats(expected).await);
-    assert!(error <= TOLERANCE, "{what}: {error:e} > {TOLERANCE:e}");
+    assert!(error <= tolerance, "{what}: {error:e} > {tolerance:e}");
 }
 
 /// The layer on packed weights on `device`, and burn's own in f32 on the CPU.
@@ -89,12 +95,20 @@ pub async fn linear(dtype: GgmlType, [rows, input, output]: [usize; 3], scale: f
     let config = LinearConfig::new(input, output).with_bias(bias);
     let (packed, plain): (Linear, nn::Linear) =
         both(&file, device, |device| config.init(device), |layer| Linear::within(layer, limit));
-    let x = |device| random([rows, input], device);
-    let what = format!("{dtype} linear, {rows} x {input} x {output}");
-    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+    let x = |device: &Device| random([rows, input], device);
     // More axes, and an input whose rows are not one after another.
-    let x = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
-    compare(&what, packed.forward(x(device)), plain.forward(x(&Device::flex()))).await;
+    let strided = |device: &Device| random([1, input, rows], device).swap_dims(1, 2);
+    // f16 is for numbers of a usual size.
+    for (float, tolerance) in
+        precisions(device).into_iter().filter(|(float, _)| *float == FloatDType::F32 || scale == 1.0)
+    {
+        let what = format!("{dtype} linear, {rows} x {input} x {output}, {float:?}");
+        let found = packed.forward(x(device).cast(float));
+        assert_eq!(found.dtype(), float.into(), "{what}");
+        compare(&what, found, plain.forward(x(&Device::flex())), tolerance).await;
+        let found = packed.forward(strided(device).cast(float));
+        compare(&what, found, plain.forward(strided(&Device::flex())), tolerance).await;
+    }
 }
 
 /// A convolution's sizes.
@@ -125,8 +139,13 @@ pub async fn convolution(dtype: GgmlType, case: &Case, limit: usize, device: &De
         .with_bias(bias);
     let (packed, plain): (Conv2d, nn::conv::Conv2d) =
         both(&file, device, |device| config.init(device), |layer| Conv2d::within(layer, limit));
-    let input = |device| random(x, device);
-    compare(&format!("{dtype} {case:?}"), packed.forward(input(device)), plain.forward(input(&Device::flex()))).await;
+    let input = |device: &Device| random(x, device);
+    for (float, tolerance) in precisions(device) {
+        let what = format!("{dtype} {case:?}, {float:?}");
+        let found = packed.forward(input(device).cast(float));
+        assert_eq!(found.dtype(), float.into(), "{what}");
+        compare(&what, found, plain.forward(input(&Device::flex())), tolerance).await;
+    }
 }
 
 pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], limit: usize, device: &Device) {
@@ -137,5 +156,5 @@ pub async fn embedding(dtype: GgmlType, [rows, columns]: [usize; 2], limit: usiz
     let ids: Vec<i32> = (0..2 * 5).map(|i| (i * 31 + 6) % rows as i32).collect();
     let ids = |device| Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [2, 5]), device);
     let what = format!("{dtype} embedding, {rows} x {columns}");
-    compare(&what, packed.forward(ids(device)), plain.forward(ids(&Device::flex()))).await;
+    compare(&what, packed.forward(ids(device)), plain.forward(ids(&Device::flex())), TOLERANCE).await;
 }

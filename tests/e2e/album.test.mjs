@@ -147,6 +147,11 @@ describe("a recipe", () => {
     for (const url of ["data:image/png;base64,AAAA", "https://example.org/x.png", 7, `data:image/png;base64,${"A".repeat(99)}`]) {
       await assert.rejects(read(settings, itxt("pangu-draw-pictures", JSON.stringify({ controls: [url] }))), invalid, String(url));
     }
+    const many = Array(99).fill({ kind: "outline" });
+    const url = `data:image/png;base64,${Buffer.from(await bytesOf(await encode(noise(1, 1)))).toString("base64")}`;
+    const flood = await read(itxt("pangu-draw", JSON.stringify({ prompt: "x", controls: many })), itxt("pangu-draw-pictures", JSON.stringify({ controls: many.map(() => url) })));
+    assert.deepEqual([flood.recipe.controls.length, flood.left], [16, ["controls"]]);
+    assert.equal(fromLink("#toString=1"), undefined);
     for (const kind of ["pose", "__proto__", null]) {
       const strange = itxt("pangu-draw", JSON.stringify({ prompt: "x", controls: [{ kind }, null, 7] }));
       assert.deepEqual((await read(strange)).left, ["controls"]);
@@ -533,9 +538,9 @@ describe("a picture that is dropped", () => {
       await prepared(page);
       const choose = (buffer) => page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(buffer) });
       const taken = page.locator("#taken");
-      await choose(png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2")));
+      await choose(png(itxt("parameters", "猫\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 5.25, Seed: 77, Size: 4096x4096, Model: dreams, Clip skip: 2, constructor: 1")));
       await taken.getByText("Filled in from another tool's picture.").waitFor();
-      assert.match(await taken.textContent(), /drawn by another model, dreams.* Left out.*: Clip skip, Size, Sampler\.$/);
+      assert.match(await taken.textContent(), /drawn by another model, dreams.* Left out.*: Clip skip, constructor, Size, Sampler\.$/);
       for (const [id, value] of [["prompt", "猫"], ["negative", "dog"], ["steps", "9"], ["guidance", "5.25"], ["seed", "77"]]) {
         assert.equal(await page.locator(`#${id}`).inputValue(), value);
       }

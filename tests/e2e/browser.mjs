@@ -58,7 +58,7 @@ function fillAnew(page) {
   const { prototype } = page.locator("*").constructor;
   const { fill } = prototype;
   prototype.fill = async function (value, options) {
-    await fill.call(this, "", options);
+    if ((await this.getAttribute("type", options)) === "number") await fill.call(this, "", options);
     await fill.call(this, value, options);
   };
 }
@@ -98,9 +98,9 @@ export const generate = (page, url, device, request) =>
       const { Generator, PanguDrawError } = await import("/pangu-draw.js");
       try {
         const generator = await Generator.load(url, { device });
-        const { width, height, rgba, png } = await generator.generate(request);
+        const { width, height, rgba, png, arithmetic } = await generator.generate(request);
         generator.dispose();
-        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())] };
+        return { width, height, rgba: [...rgba], png: [...new Uint8Array(await png.arrayBuffer())], arithmetic };
       } catch (error) {
         if (!(error instanceof PanguDrawError)) throw error;
         return { name: error.name, code: error.code, details: error.details, message: error.message };

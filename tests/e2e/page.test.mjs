@@ -42,6 +42,7 @@ describe("drawing", () => {
       console.log(`native and browser, CPU: mean difference ${difference.toFixed(4)} of 255`);
       assert.ok(difference <= 1, `${difference}`);
       assert.deepEqual(await decode(page, here.png), here.rgba, "the PNG holds the same pixels");
+      assert.deepEqual(here.arithmetic, { denoise: "f32", autoencoder: "f32", overflows: [] });
     }));
 
   test("WebGPU draws it too", { timeout: 2 * PATIENCE, skip: FIREFOX }, () =>
@@ -235,6 +236,8 @@ describe("failing", () => {
         [{ guidanceScale: -1 }, "guidance scale"],
         [{ steps: NaN }, "request"],
         [{ guidance: 3 }, "request"],
+        [{ precision: "f64" }, "request"],
+        [{ precision: "f16" }, "precision"], // the CPU has none
       ]) {
         const { name, details } = await generate(page, "/sound/model/", "cpu", { ...request, ...wrong });
         assert.deepEqual([name, details.parameter], ["InvalidError", parameter]);

@@ -143,7 +143,7 @@ describe("the panel", () => {
       await page.locator("#steps").evaluate((input) => (input.value = "4"));
       await draw.click();
       await picture("cat").waitFor();
-      await page.getByText("How it was drawn").click();
+      await page.getByText("How it was drawn", { exact: true }).click();
       const compared = page.locator("#fusion-list").getByRole("img", { name: /weight 0\.50: estimate in step 1$/ });
       await compared.first().waitFor();
       assert.equal(await compared.count(), 2);
@@ -214,9 +214,9 @@ describe("suggestions", () => {
       withPage({ expected: /404/ }, async (page) => {
         server.fault = ({ path }) => (path.endsWith("vocabulary.json") && content === undefined ? { status: 404 } : undefined);
         if (content !== undefined) writeFileSync(join(model, "vocabulary.json"), content);
-        const read = page.waitForResponse(/vocabulary\.json/);
         await open(page, server, query);
-        await (await read).finished();
+        const address = `${server.url}/sound/model/vocabulary.json`;
+        await page.waitForFunction((address) => performance.getEntriesByName(address).length > 0, address);
         await ui(page).prompt.pressSequentially("app");
         assert.ok(await page.getByRole("listbox").isHidden());
         assert.equal(await page.getByRole("button", { name: "Surprise me" }).count(), 0);

@@ -252,7 +252,8 @@ function onLoaded(generator) {
   const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
   learn(words).then((known) => known && describe());
   notices.sayWhetherKept(generator);
-  if (awaited) take(awaited);
+  // What somebody has made of the prompt meanwhile stays.
+  if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
 
 /** The size to be drawn. */
@@ -324,7 +325,7 @@ function describe() {
   fill(ui.exchange, info.exchanges, defaults.exchange);
   fill(ui.upsampler, info.upsamplers, defaults.upsampler);
   ui.device.hidden = false;
-  ui.device.title = deviceDetail;
+  ui.device.title = `${deviceDetail}, ${info.precision}`;
   ui.device.textContent = text(info.device === "cpu" ? "onCpu" : "onWebgpu");
   notices.notice("fallback", fallback);
 }
@@ -404,6 +405,7 @@ async function busy(work) {
           showStep({ ...progress, say });
         },
       });
+      notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
     notices.sayWhetherKept(generator);
@@ -567,19 +569,15 @@ async function takeAndShow(found) {
 
 /** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
 async function takeFile(file, ask = false) {
-  try {
-    const found = await fromFile(file);
-    if (!found) {
-      if (!ask || !offered()) restore.say("takenNothing");
-      return !ask;
-    }
-    const wish = ask ? await restore.ask(file, found) : "settings";
-    if (wish === "settings") await takeAndShow(found);
-    return wish !== "steer";
-  } catch {
-    restore.say("takenDamaged");
-    return true;
+  const found = await fromFile(file).catch(() => null);
+  if (!found) {
+    if (found === null) restore.say("takenDamaged");
+    else if (!ask || !offered()) restore.say("takenNothing");
+    return found === null || !ask;
   }
+  const wish = ask ? await restore.ask(file, found) : "settings";
+  if (wish === "settings") await takeAndShow(found);
+  return wish !== "steer";
 }
 
 /** Takes the settings in the address, if there are any. */

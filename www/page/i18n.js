@@ -274,6 +274,10 @@ const TEXTS = {
     en: "This browser offers no WebGPU, so the picture is drawn on the CPU. It takes longer.",
     zh: "此浏览器没有可用的 WebGPU，改用 CPU 绘制，会慢一些。",
   },
+  overflow: {
+    en: "Numbers grew too large for the GPU's 16-bit arithmetic, so the picture was finished in 32 bits. It took longer.",
+    zh: "部分数值超出 GPU 16 位运算的范围，画面改用 32 位运算完成，用时更长。",
+  },
 
   news: { en: "News of this page", zh: "页面消息" },
   update: { en: "A new version of this page is there.", zh: "此页面有新版本。" },

@@ -52,6 +52,8 @@ const [SETTINGS, PICTURES, PARAMETERS] = ["pangu-draw", "pangu-draw-pictures", "
 /** Largest file that is searched for settings, and longest text of another tool. */
 const MOST_FILE = 2 ** 26;
 const MOST_WORDS = 20_000;
+/** Most pictures that steer one drawing. */
+const MOST_CONTROLS = 16;
 /** Longest link that is read: 2000 characters of Chinese take 18 kB. */
 const MOST_LINK = 2 ** 15;
 
@@ -152,7 +154,7 @@ async function fromSettings(settings, pictures) {
   recipe.controls = [];
   for (const [index, control] of controls.entries()) {
     const { kind, strength, until, falloff: fall } = object(control);
-    if (!isKind(kind) || !given[index]) left.push("controls");
+    if (!isKind(kind) || !given[index] || recipe.controls.length === MOST_CONTROLS) left.push("controls");
     else {
       const number = (/** @type {unknown} */ value) => (between(0, 1)(value) ? Number(value) : undefined);
       const falloff = fall === "constant" || fall === "noise" ? fall : undefined;
@@ -241,7 +243,7 @@ export async function seal(png, { controls = [], init, mask }) {
 
 /** Everything but pictures as the fragment of a link. @param {Recipe} recipe */
 export function toLink(recipe) {
-  const given = Object.entries(recipe).filter(([name, value]) => name in FIELDS && value !== undefined);
+  const given = Object.entries(recipe).filter(([name, value]) => Object.hasOwn(FIELDS, name) && value !== undefined);
   return new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
 }
 
@@ -256,10 +258,10 @@ export function fromLink(fragment) {
   if (!given.includes("=")) return undefined;
   if (given.length > MOST_LINK) throw new InvalidError("invalid", "the link is too long", { parameter: "link" });
   const found = Object.fromEntries(new URLSearchParams(given));
-  if (!Object.keys(found).some((name) => name in FIELDS)) return undefined;
+  if (!Object.keys(found).some((name) => Object.hasOwn(FIELDS, name))) return undefined;
   /** @type {Record<string, unknown>} */
   const values = { ...found };
-  for (const name of NUMBERS) if (name in found) values[name] = found[name].trim() === "" ? NaN : Number(found[name]);
+  for (const name of NUMBERS) if (Object.hasOwn(found, name)) values[name] = found[name].trim() === "" ? NaN : Number(found[name]);
   return { ...plain(values), from: "link" };
 }
 

@@ -44,7 +44,7 @@ let sayTaken = () => {};
  */
 export function say(key, { left = [], model } = {}) {
   sayTaken = () => {
-    const names = left.map((name) => (name in NAMES ? text(NAMES[name]) : name));
+    const names = left.map((name) => (Object.hasOwn(NAMES, name) ? text(NAMES[name]) : name));
     const list = [...new Set(names)].join(text("comma"));
     ui.taken.textContent = [
       key && text(key),

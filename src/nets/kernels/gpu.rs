@@ -4,6 +4,9 @@
 //! computes a tile of 64 x 64 outputs, block by block along the sum. Its 64 units bring a block of 64 rows of either
 //! factor into shared memory, the weights out of their codes, and each unit then sums 8 x 8 outputs. That is what every
 //! WebGPU device allows: at most 256 units, 16 KiB of shared memory, 4 of 8 buffers.
+//!
+//! Both factors and the products of four neighbours are in the type of the one beside the weights, f16 or f32; the sums over
+//! these products are in f32.
 
 use super::Window;
 use crate::weights::{
@@ -17,6 +20,7 @@ use burn_cubecl::{
     ops::numeric::empty_device_dtype,
     tensor::CubeTensor,
 };
+use half::f16;
 
 /// Outputs along either side of a work group's tile, and its units: one for each row that is brought in.
 const TILE: usize = 64;
@@ -25,17 +29,24 @@ const UNITS: usize = 8;
 /// Outputs of a unit along either side.
 const EACH: usize = TILE / UNITS;
 /// Numbers that are read from shared memory at once.
-type Four = Vector<f32, Const<4>>;
+type Four<F> = Vector<F, Const<4>>;
 /// Fours in a block.
 const FOURS: usize = BLOCK / 4;
 
-/// Answers `[rows, output]`.
+/// Answers `[rows, output]`, in the type of `x`.
 pub fn multiply(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor {
+    match x.dtype {
+        DType::F16 => multiply_in::<f16>(x, weight, output),
+        _ => multiply_in::<f32>(x, weight, output),
+    }
+}
+
+fn multiply_in<F: Float + CubeElement>(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor {
     let x = into_contiguous(x);
     let [rows, input]: [usize; 2] = x.meta.shape().dims();
     let bits = bits(&weight, output * input);
-    let y = empty(&x, [rows, output].into());
-    multiply_kernel::launch(
+    let y = empty(&x, [rows, output].into(), x.dtype);
+    multiply_kernel::launch::<F>(
         &x.client.clone(),
         tiles(output, rows),
         CubeDim::new_1d(TILE as u32),
@@ -50,15 +61,28 @@ pub fn multiply(x: CubeTensor, weight: CubeTensor, output: usize) -> CubeTensor 
     y
 }
 
-/// Answers `[batch, output, out_height, out_width]`.
+/// Answers `[batch, output, out_height, out_width]`, in the type of `x`; `bias` is in f32.
 pub fn convolve(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window, output: usize) -> CubeTensor {
+    match x.dtype {
+        DType::F16 => convolve_in::<f16>(x, weight, bias, window, output),
+        _ => convolve_in::<f32>(x, weight, bias, window, output),
+    }
+}
+
+fn convolve_in<F: Float + CubeElement>(
+    x: CubeTensor,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    window: Window,
+    output: usize,
+) -> CubeTensor {
     let (x, bias) = (into_contiguous(x), into_contiguous(bias));
     let [batch, channels, height, width]: [usize; 4] = x.meta.shape().dims();
     let [out_height, out_width] = window.output([height, width]);
     let taps = channels * window.kernel[0] * window.kernel[1];
     let bits = bits(&weight, output * taps);
-    let y = empty(&x, [batch, output, out_height, out_width].into());
-    convolve_kernel::launch(
+    let y = empty(&x, [batch, output, out_height, out_width].into(), x.dtype);
+    convolve_kernel::launch::<F>(
         &x.client.clone(),
         tiles(batch * out_height * out_width, output),
         CubeDim::new_1d(TILE as u32),
@@ -85,7 +109,7 @@ pub fn look_up(weight: CubeTensor, ids: CubeTensor, rows: usize, columns: usize)
     let ids = into_contiguous(ids);
     let bits = bits(&weight, rows * columns);
     let count = ids.meta.shape().num_elements() * columns;
-    let y = empty(&weight, [count / columns, columns].into());
+    let y = empty(&weight, [count / columns, columns].into(), DType::F32);
     let units = CubeDim::new_1d(256);
     look_up_kernel::launch(
         &weight.client.clone(),
@@ -111,8 +135,8 @@ fn bits(weight: &CubeTensor, count: usize) -> u32 {
     }
 }
 
-fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_dtype(like.client.clone(), like.device.clone(), shape, DType::F32)
+fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
 /// Work groups for the tiles of `columns` by `rows` outputs.
@@ -134,19 +158,19 @@ fn scale(words: &[u32], scales: usize, block: usize) -> f32 {
 
 /// Code `i` of a word of `Q8_0`.
 #[cube]
-fn code_of_8(word: u32, #[comptime] i: u32) -> f32 {
-    f32::cast_from(((word >> (8 * i)) & 255) ^ 128) - f32::new(128.0)
+fn code_of_8<F: Float>(word: u32, #[comptime] i: u32) -> F {
+    F::cast_from(((word >> (8 * i)) & 255) ^ 128) - F::new(128.0)
 }
 
 /// Code `i` of the low halves of a word of `Q4_0`.
 #[cube]
-fn code_of_4(word: u32, #[comptime] i: u32) -> f32 {
-    f32::cast_from((word >> (8 * i)) & 15) - f32::new(8.0)
+fn code_of_4<F: Float>(word: u32, #[comptime] i: u32) -> F {
+    F::cast_from((word >> (8 * i)) & 15) - F::new(8.0)
 }
 
 #[cube]
-fn four(a: f32, b: f32, c: f32, d: f32) -> Four {
-    let mut four = Four::empty();
+fn four<F: Float>(a: F, b: F, c: F, d: F) -> Four<F> {
+    let mut four = Four::<F>::empty();
     four.insert(0usize, a);
     four.insert(1usize, b);
     four.insert(2usize, c);
@@ -155,13 +179,23 @@ fn four(a: f32, b: f32, c: f32, d: f32) -> Four {
 }
 
 #[cube]
-fn codes_of_8(word: u32) -> Four {
-    four(code_of_8(word, 0u32), code_of_8(word, 1u32), code_of_8(word, 2u32), code_of_8(word, 3u32))
+fn codes_of_8<F: Float>(word: u32) -> Four<F> {
+    four::<F>(
+        code_of_8::<F>(word, 0u32),
+        code_of_8::<F>(word, 1u32),
+        code_of_8::<F>(word, 2u32),
+        code_of_8::<F>(word, 3u32),
+    )
 }
 
 #[cube]
-fn codes_of_4(word: u32) -> Four {
-    four(code_of_4(word, 0u32), code_of_4(word, 1u32), code_of_4(word, 2u32), code_of_4(word, 3u32))
+fn codes_of_4<F: Float>(word: u32) -> Four<F> {
+    four::<F>(
+        code_of_4::<F>(word, 0u32),
+        code_of_4::<F>(word, 1u32),
+        code_of_4::<F>(word, 2u32),
+        code_of_4::<F>(word, 3u32),
+    )
 }
 
 /// Where four `i` of a row is within a tile: not behind its predecessor, so that units that read the same four of
@@ -173,9 +207,9 @@ fn place(row: usize, i: usize) -> usize {
 
 /// Brings block `block` of the unit's row of weights into `tile`; rows beyond the last are zero.
 #[cube]
-fn bring_weights(
+fn bring_weights<F: Float>(
     words: &[u32],
-    tile: &mut Shared<[Four]>,
+    tile: &mut Shared<[Four<F>]>,
     first: usize,
     rows: usize,
     block: usize,
@@ -187,50 +221,50 @@ fn bring_weights(
     if row < rows {
         let at = row * blocks + block;
         if comptime![bits == 8] {
-            let scale = Four::new(scale(words, rows * blocks * 8, at));
+            let scale = Four::<F>::new(F::cast_from(scale(words, rows * blocks * 8, at)));
             #[unroll]
             for i in 0..FOURS {
-                tile[place(lane, i)] = codes_of_8(words[at * 8 + i]) * scale;
+                tile[place(lane, i)] = codes_of_8::<F>(words[at * 8 + i]) * scale;
             }
         } else if comptime![bits == 32] {
             #[unroll]
             for i in 0..FOURS {
                 let k = at * BLOCK + i * 4;
-                tile[place(lane, i)] = four(
-                    f32::reinterpret(words[k]),
-                    f32::reinterpret(words[k + 1]),
-                    f32::reinterpret(words[k + 2]),
-                    f32::reinterpret(words[k + 3]),
+                tile[place(lane, i)] = four::<F>(
+                    F::cast_from(f32::reinterpret(words[k])),
+                    F::cast_from(f32::reinterpret(words[k + 1])),
+                    F::cast_from(f32::reinterpret(words[k + 2])),
+                    F::cast_from(f32::reinterpret(words[k + 3])),
                 );
             }
         } else {
-            let scale = Four::new(scale(words, rows * blocks * 4, at));
+            let scale = Four::<F>::new(F::cast_from(scale(words, rows * blocks * 4, at)));
             // The second half of a block lies in the high halves of the first half's bytes.
             #[unroll]
             for i in 0..FOURS / 2 {
                 let word = words[at * 4 + i];
-                tile[place(lane, i)] = codes_of_4(word) * scale;
-                tile[place(lane, i + FOURS / 2)] = codes_of_4(word >> 4) * scale;
+                tile[place(lane, i)] = codes_of_4::<F>(word) * scale;
+                tile[place(lane, i + FOURS / 2)] = codes_of_4::<F>(word >> 4) * scale;
             }
         }
     } else {
-        bring_zeros(tile);
+        bring_zeros::<F>(tile);
     }
 }
 
 #[cube]
-fn bring_zeros(tile: &mut Shared<[Four]>) {
+fn bring_zeros<F: Float>(tile: &mut Shared<[Four<F>]>) {
     #[unroll]
     for i in 0..FOURS {
-        tile[place(UNIT_POS as usize, i)] = Four::new(0.0);
+        tile[place(UNIT_POS as usize, i)] = Four::<F>::new(F::new(0.0));
     }
 }
 
 /// Adds to a unit's outputs what one block of either factor gives. The outputs are [`UNITS`] apart along both sides.
 #[cube]
-fn add_products(sums: &mut Array<f32>, rows: &Shared<[Four]>, columns: &Shared<[Four]>) {
+fn add_products<F: Float>(sums: &mut Array<f32>, rows: &Shared<[Four<F>]>, columns: &Shared<[Four<F>]>) {
     let (row, column) = (UNIT_POS as usize / UNITS, UNIT_POS as usize % UNITS);
-    let mut left = Array::<Four>::new(EACH);
+    let mut left = Array::<Four<F>>::new(EACH);
     for k in 0..FOURS {
         #[unroll]
         for i in 0..EACH {
@@ -241,24 +275,24 @@ fn add_products(sums: &mut Array<f32>, rows: &Shared<[Four]>, columns: &Shared<[
             let right = columns[place(column + j * UNITS, k)];
             #[unroll]
             for i in 0..EACH {
-                sums[i * EACH + j] += left[i].dot(right);
+                sums[i * EACH + j] += f32::cast_from(left[i].dot(right));
             }
         }
     }
 }
 
 #[cube(launch)]
-fn multiply_kernel(
-    x: &[f32],
+fn multiply_kernel<F: Float>(
+    x: &[F],
     words: &[u32],
-    y: &mut [f32],
+    y: &mut [F],
     rows: usize,
     output: usize,
     blocks: usize,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[Four]>::new_slice(TILE * FOURS);
-    let mut of_weights = Shared::<[Four]>::new_slice(TILE * FOURS);
+    let mut of_x = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
+    let mut of_weights = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
     let mut sums = Array::<f32>::new(EACH * EACH);
     let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
     #[unroll]
@@ -266,19 +300,19 @@ fn multiply_kernel(
         sums[i] = f32::new(0.0);
     }
     for block in 0..blocks {
-        bring_weights(words, &mut of_weights, first_column, output, block, blocks, bits);
+        bring_weights::<F>(words, &mut of_weights, first_column, output, block, blocks, bits);
         let row = first_row + UNIT_POS as usize;
         if row < rows {
             #[unroll]
             for i in 0..FOURS {
                 let at = (row * blocks + block) * BLOCK + i * 4;
-                of_x[place(UNIT_POS as usize, i)] = four(x[at], x[at + 1], x[at + 2], x[at + 3]);
+                of_x[place(UNIT_POS as usize, i)] = four::<F>(x[at], x[at + 1], x[at + 2], x[at + 3]);
             }
         } else {
-            bring_zeros(&mut of_x);
+            bring_zeros::<F>(&mut of_x);
         }
         sync_cube();
-        add_products(&mut sums, &of_x, &of_weights);
+        add_products::<F>(&mut sums, &of_x, &of_weights);
         sync_cube();
     }
     #[unroll]
@@ -288,7 +322,7 @@ fn multiply_kernel(
         for j in 0..EACH {
             let column = first_column + UNIT_POS as usize % UNITS + j * UNITS;
             if row < rows && column < output {
-                y[row * output + column] = sums[i * EACH + j];
+                y[row * output + column] = F::cast_from(sums[i * EACH + j]);
             }
         }
     }
@@ -296,11 +330,11 @@ fn multiply_kernel(
 
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
-fn convolve_kernel(
-    x: &[f32],
+fn convolve_kernel<F: Float>(
+    x: &[F],
     words: &[u32],
     bias: &[f32],
-    y: &mut [f32],
+    y: &mut [F],
     batch: usize,
     output: usize,
     blocks: usize,
@@ -312,8 +346,8 @@ fn convolve_kernel(
     #[comptime] window: Window,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[Four]>::new_slice(TILE * FOURS);
-    let mut of_weights = Shared::<[Four]>::new_slice(TILE * FOURS);
+    let mut of_x = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
+    let mut of_weights = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
     let mut sums = Array::<f32>::new(EACH * EACH);
     let (first_channel, first_pixel) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
     let plane = out_height * out_width;
@@ -332,10 +366,10 @@ fn convolve_kernel(
     let taps = comptime![window.kernel[0] * window.kernel[1]];
     let kernel_width = comptime![window.kernel[1]];
     for block in 0..blocks {
-        bring_weights(words, &mut of_weights, first_channel, output, block, blocks, bits);
+        bring_weights::<F>(words, &mut of_weights, first_channel, output, block, blocks, bits);
         #[unroll]
         for i in 0..FOURS {
-            let mut seen = Four::new(0.0);
+            let mut seen = Four::<F>::new(F::new(0.0));
             if pixel < pixels {
                 #[unroll]
                 for j in 0..4usize {
@@ -352,7 +386,7 @@ fn convolve_kernel(
             of_x[place(UNIT_POS as usize, i)] = seen;
         }
         sync_cube();
-        add_products(&mut sums, &of_weights, &of_x);
+        add_products::<F>(&mut sums, &of_weights, &of_x);
         sync_cube();
     }
     #[unroll]
@@ -362,7 +396,8 @@ fn convolve_kernel(
         for j in 0..EACH {
             let pixel = first_pixel + UNIT_POS as usize % UNITS + j * UNITS;
             if channel < output && pixel < pixels {
-                y[(pixel / plane * output + channel) * plane + pixel % plane] = sums[i * EACH + j] + bias[channel];
+                let at = (pixel / plane * output + channel) * plane + pixel % plane;
+                y[at] = F::cast_from(sums[i * EACH + j] + bias[channel]);
             }
         }
     }
@@ -377,13 +412,13 @@ fn look_up_kernel(ids: &[i32], words: &[u32], y: &mut [f32], columns: usize, blo
         let i = number % BLOCK;
         if comptime![bits == 8] {
             let word = words[block * 8 + i / 4] >> (8 * (i as u32 % 4));
-            y[at] = scale(words, blocks * 8, block) * code_of_8(word, 0u32);
+            y[at] = scale(words, blocks * 8, block) * code_of_8::<f32>(word, 0u32);
         } else if comptime![bits == 32] {
             y[at] = f32::reinterpret(words[number]);
         } else {
             let byte = i % 16;
             let word = words[block * 4 + byte / 4] >> (8 * (byte as u32 % 4) + 4 * (i as u32 / 16));
-            y[at] = scale(words, blocks * 4, block) * code_of_4(word, 0u32);
+            y[at] = scale(words, blocks * 4, block) * code_of_4::<f32>(word, 0u32);
         }
     }
 }
