@@ -41,7 +41,10 @@ const started = init().then(({ memory }) => {
 });
 started.catch((error) =>
   crash(
-    `the WebAssembly module could not be started: ${error}. Is it served (to another origin: with Access-Control-Allow-Origin),` +
+    // What traps has been started.
+    error instanceof WebAssembly.RuntimeError
+      ? error
+      : `the WebAssembly module could not be started: ${error}. Is it served (to another origin: with Access-Control-Allow-Origin),` +
       " and does the page's Content-Security-Policy allow it ('wasm-unsafe-eval', connect-src)?",
   ),
 );

@@ -251,7 +251,7 @@ function onLoaded(generator) {
   const { url, vocabulary } = info;
   const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
   learn(words).then((known) => known && describe());
-  notices.sayWhetherKept(generator).catch(fail);
+  notices.sayWhetherKept(generator);
   // What somebody has made of the prompt meanwhile stays.
   if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
@@ -414,7 +414,7 @@ async function busy(work) {
       info = generator.info();
       describe();
     }
-    await notices.sayWhetherKept(generator);
+    notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {
