@@ -15,7 +15,7 @@
  */
 
 /**
- * @import { Call, CheckpointMessage, ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Memory, OpenOptions, Picture, PictureMessage, PictureSource, Pixels, Plan, Restart, StepProgress, StoredModel } from "./types.js"
+ * @import { Call, CheckpointMessage, ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Memory, OpenOptions, Picture, PictureMessage, PictureSource, Pictures, Pixels, Plan, Restart, StepProgress, StoredModel } from "./types.js"
  */
 
 import { CancelledError, CrashError, DisposedError, Engine, ModelError, PanguDrawError } from "./engine.js";
@@ -35,7 +35,7 @@ export {
   WriteError,
 } from "./engine.js";
 
-/** How often the engine may die without getting any further, before a call fails. */
+/** How often the engine may die without getting any further, before a drawing fails. */
 const RESTARTS = 2;
 
 /** A model that draws. Pictures are drawn one after another. If the engine dies, a new one goes on where it stood. */
@@ -108,10 +108,11 @@ export class Generator {
   async loadWeights({ all = false, persist = true, onProgress, signal } = {}) {
     // Asked for early: it may need the user's consent, and nothing waits for it.
     if (persist) navigator.storage?.persist?.().catch(() => {});
-    await this.#ask({ op: "load", all }, { signal, onEvent: onProgress });
+    const engine = await this.#alive(signal);
+    await engine.call({ op: "load", all }, signal, onProgress);
     if (all) return;
     // What fails here fails again, and is told, when a drawing needs it.
-    this.#ask({ op: "load", all: true }, { signal, onEvent: onProgress }).catch(() => {});
+    engine.call({ op: "load", all: true }, signal, onProgress).catch(() => {});
   }
 
   /**
@@ -123,12 +124,12 @@ export class Generator {
    */
   async plan({ prompt = "x", ...options } = {}) {
     const { request, pictures } = split({ prompt, ...options });
-    return this.#ask({ op: "plan", request, pictures: await pictures });
+    return (await this.#alive()).call({ op: "plan", request, pictures: await pictures });
   }
 
   /** Memory that is in use. @returns {Promise<Memory>} */
   async memory() {
-    return this.#ask({ op: "memory" });
+    return (await this.#alive()).call({ op: "memory" });
   }
 
   /**
@@ -143,34 +144,34 @@ export class Generator {
     pictures.catch(() => {}); // It fails where it is waited for.
     const onEvent = (/** @type {LoadProgress | StepProgress} */ event) =>
       "loaded" in event ? onLoad?.(event) : onStep?.(event);
-    const picture = this.#queue.then(async () => {
-      const call = /** @type {const} */ ({ op: "generate", request, pictures: await pictures });
-      /** @type {PictureMessage} */
-      const { png, ...picture } = await this.#ask(call, { signal, onEvent, onRestart });
-      return { ...picture, seed: request.seed, png: new Blob([png], { type: "image/png" }) };
-    });
+    const picture = this.#queue.then(async () => this.#draw(request, await pictures, { signal, onEvent, onRestart }));
     this.#queue = picture.catch(() => {});
     return picture;
   }
 
   /**
-   * Asks the engine. If it dies over that, a new one is asked, and a drawing goes on from its last checkpoint.
+   * Draws. If the engine dies over that, a new one goes on from the last checkpoint.
    *
-   * @param {Call} call
-   * @param {{ signal?: AbortSignal, onEvent?: (event: any) => void, onRestart?: (restart: Restart) => void }} [options]
-   * @returns {Promise<any>}
+   * @param {DrawRequest} request
+   * @param {Pictures} pictures
+   * @param {{ signal?: AbortSignal, onEvent: (event: any) => void, onRestart?: (restart: Restart) => void }} options
+   * @returns {Promise<Picture>}
    */
-  async #ask(call, { signal, onEvent, onRestart } = {}) {
+  async #draw(request, pictures, { signal, onEvent, onRestart }) {
     let [left, step] = [RESTARTS, 0];
-    const hear = (/** @type {CheckpointMessage | object} */ event) => {
-      if (!("checkpoint" in event)) return onEvent?.(event);
-      [left, step] = [RESTARTS, event.step];
-      call = { .../** @type {Extract<Call, { op: "generate" }>} */ (call), checkpoint: event.checkpoint };
+    /** @type {CheckpointMessage["checkpoint"] | undefined} */
+    let checkpoint;
+    const hear = (/** @type {LoadProgress | StepProgress | CheckpointMessage} */ event) => {
+      if (!("checkpoint" in event)) return onEvent(event);
+      left = RESTARTS;
+      ({ step, checkpoint } = event);
     };
     for (;;) {
       const engine = await this.#alive(signal);
       try {
-        return await engine.call(call, signal, hear);
+        /** @type {PictureMessage} */
+        const { png, ...picture } = await engine.call({ op: "generate", request, pictures, checkpoint }, signal, hear);
+        return { ...picture, seed: request.seed, png: new Blob([png], { type: "image/png" }) };
       } catch (error) {
         if (!engine.ended || error !== engine.ended || this.#disposed || left-- === 0) throw error;
         onRestart?.({ error: engine.ended, step });
@@ -205,7 +206,8 @@ export class Generator {
    * @returns {Promise<Pixels>}
    */
   async view(kind, image, { width, height } = this.#info.image) {
-    return this.#ask({ op: "view", kind, image: await read(image), width, height });
+    const [engine, pixels] = await Promise.all([this.#alive(), read(image)]);
+    return engine.call({ op: "view", kind, image: pixels, width, height });
   }
 
   /** What was loaded, and where it runs. */
