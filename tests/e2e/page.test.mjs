@@ -251,7 +251,7 @@ describe("failing", () => {
     }));
 
   // Playwright runs nothing in Firefox's workers.
-  test("after a crash of the worker the next drawing starts a new one", { timeout: PATIENCE, skip: FIREFOX }, () =>
+  test("after a crash of the worker the drawing goes on in a new one", { timeout: PATIENCE, skip: FIREFOX }, () =>
     withPage({ expected: /boom/ }, async (page) => {
       await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, error, picture, status } = ui(page);
@@ -261,11 +261,10 @@ describe("failing", () => {
       await page.getByLabel("Steps").fill("200");
       await draw.click();
       await status.getByText(/^Step/).waitFor();
-      await page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
-      await error.getByText("The engine stopped unexpectedly").waitFor();
-      await page.getByLabel("Steps").fill("2");
-      await draw.click();
+      const crash = page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
+      await crash.catch(() => {}); // It may be gone before it answers.
       await picture("cat").waitFor();
+      assert.ok(await error.isHidden());
     }));
 });
 

@@ -251,7 +251,7 @@ function onLoaded(generator) {
   const { url, vocabulary } = info;
   const words = vocabulary ? new URL(vocabulary, url.endsWith("/") ? url : `${url}/`).href : undefined;
   learn(words).then((known) => known && describe());
-  notices.sayWhetherKept(generator).catch(fail);
+  notices.sayWhetherKept(generator);
   // What somebody has made of the prompt meanwhile stays.
   if (awaited) take({ ...awaited, recipe: { ...awaited.recipe, prompt: ui.prompt.value } });
 }
@@ -404,11 +404,17 @@ async function busy(work) {
           technique.hearStep(progress);
           showStep({ ...progress, say });
         },
+        onRestart: () => status("restarting"),
       });
       notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
-    await notices.sayWhetherKept(generator);
+    // Where the GPU was lost, the CPU may draw now.
+    if (generator.info().device !== info?.device) {
+      info = generator.info();
+      describe();
+    }
+    notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);
   } finally {

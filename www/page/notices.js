@@ -43,8 +43,9 @@ async function writable() {
 
 /** Says so if what a model has fetched will have to be fetched again. @param {Generator} generator */
 export async function sayWhetherKept(generator) {
-  const { components } = await generator.plan();
-  const lost = components.some(({ here, bytes, storedBytes }) => here && storedBytes < bytes);
+  // What cannot be found out is not said.
+  const plan = await generator.plan().catch(() => undefined);
+  const lost = Boolean(plan?.components.some(({ here, bytes, storedBytes }) => here && storedBytes < bytes));
   const room = lost && (await writable());
   notice("noStore", lost && !room);
   notice("noRoom", lost && room);
