@@ -40,7 +40,7 @@ impl FromStr for DeviceChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrecisionChoice {
-    /// f16 on a GPU that has it (`shader-f16`), else f32.
+    /// f16 on a GPU that has it (`shader-f16`), else f32; f32 also where a GPU is emulated, which f16 makes slower.
     #[default]
     Auto,
     /// f16; an error where there is none.
@@ -71,6 +71,8 @@ pub struct OpenDevice {
     pub backend: &'static str,
     /// The adapter's own name, or `"CPU"`.
     pub name: String,
+    /// Whether it is a GPU emulated in software.
+    pub emulated: bool,
     /// Why the CPU was taken although `Auto` prefers a GPU.
     pub notice: Option<String>,
 }
@@ -84,6 +86,7 @@ impl OpenDevice {
         let f16 = self.backend == "wgpu" && self.device.supports_dtype(DType::F16);
         match choice {
             PrecisionChoice::F32 => Ok(Precision::F32),
+            PrecisionChoice::Auto if self.emulated => Ok(Precision::F32),
             _ if f16 => Ok(Precision::F16),
             PrecisionChoice::Auto => Ok(Precision::F32),
             PrecisionChoice::F16 => Err(Error::Invalid {
@@ -101,7 +104,8 @@ impl OpenDevice {
 /// # Errors
 /// [`Error::Device`] if [`DeviceChoice::Wgpu`] finds no adapter.
 pub async fn open(choice: DeviceChoice) -> Result<OpenDevice> {
-    let cpu = |notice| OpenDevice { device: Device::flex(), backend: "cpu", name: "CPU".into(), notice };
+    let cpu =
+        |notice| OpenDevice { device: Device::flex(), backend: "cpu", name: "CPU".into(), emulated: false, notice };
     if choice == DeviceChoice::Cpu {
         return Ok(cpu(None));
     }
@@ -109,10 +113,11 @@ pub async fn open(choice: DeviceChoice) -> Result<OpenDevice> {
     match Device::wgpu_options().graphics_api(api).init_with_setup_async().await {
         Ok((device, setup)) => {
             let info = setup.adapter.get_info();
-            if choice == DeviceChoice::Auto && info.device_type == wgpu::DeviceType::Cpu {
+            let emulated = info.device_type == wgpu::DeviceType::Cpu;
+            if choice == DeviceChoice::Auto && emulated {
                 return Ok(cpu(Some(format!("the only adapter, {}, is emulated in software", info.name))));
             }
-            Ok(OpenDevice { device, backend: "wgpu", name: info.name, notice: None })
+            Ok(OpenDevice { device, backend: "wgpu", name: info.name, emulated, notice: None })
         }
         Err(error) if choice == DeviceChoice::Auto => Ok(cpu(Some(error.to_string()))),
         Err(error) => Err(Error::Device(format!("no GPU adapter could be opened: {error}"))),

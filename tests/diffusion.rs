@@ -192,7 +192,7 @@ fn trajectories_match_diffusers() {
             };
             let x = latent * initial_scale(sigmas[0]);
             let last = match sampler {
-                Sampler::Ddim => block_on(ddim(&mut run, x, eta)),
+                Sampler::Ddim => block_on(ddim(&mut run, x.into(), eta)),
                 _ => block_on(sampler.sample(&mut run, x)),
             };
             trajectory.push(host(last.expect("nothing fails here")));

@@ -162,7 +162,7 @@ fn watch(generator: &Generator, request: &Request) -> (Drawing, Vec<StepEvent>, 
     let heard = &mut |event| match event {
         Event::Step(step) => steps.push(step),
         Event::Preview(image) => decoded.push((image.width, image.height)),
-        Event::Load(_) => {}
+        Event::Load(_) | Event::Checkpoint(_) => {}
     };
     let drawing = block_on(generator.generate(request, &Pace::free(), heard)).unwrap();
     (drawing, steps, decoded)

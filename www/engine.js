@@ -34,9 +34,9 @@ export class InvalidError extends PanguDrawError {}
 export class UnsupportedError extends PanguDrawError {}
 /** The caller's signal was aborted: `cancelled`. */
 export class CancelledError extends PanguDrawError {}
-/** There is no such device, or it failed: `device`. */
+/** There is no such device, or it failed: `device`. The next call starts over with a new one. */
 export class DeviceError extends PanguDrawError {}
-/** The worker died: `crash`. The next call starts a new one. */
+/** The worker died, again and again: `crash`. The next call starts a new one. */
 export class CrashError extends PanguDrawError {}
 /** The generator was disposed: `disposed`. */
 export class DisposedError extends PanguDrawError {}
@@ -124,13 +124,20 @@ export class Engine {
 
   /** @param {FromWorker} message */
   #receive(message) {
-    if ("crash" in message) return this.end(new CrashError("crash", message.crash));
+    if ("end" in message) return this.end(revive(message.end));
+    if ("life" in message) return this.#watch(message.life);
     const call = this.#calls.get(message.id);
     if (!call) return;
     if ("event" in message) return call.onEvent?.(message.event);
     this.#calls.delete(message.id);
     if ("error" in message) call.reject(revive(message.error));
     else call.resolve(message.result);
+  }
+
+  /** Waits for the lock that the worker holds for life. @param {string} life */
+  #watch(life) {
+    const died = () => this.end(new CrashError("crash", "the worker was killed"));
+    navigator.locks.request(life, died).catch(() => {});
   }
 
   /**

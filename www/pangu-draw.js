@@ -15,10 +15,10 @@
  */
 
 /**
- * @import { Call, ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Memory, OpenOptions, Picture, PictureMessage, PictureSource, Pictures, Pixels, Plan, StepProgress, StoredModel } from "./types.js"
+ * @import { Call, CheckpointMessage, ControlKind, DrawOptions, DrawRequest, Info, LoadOptions, LoadProgress, Memory, OpenOptions, Picture, PictureMessage, PictureSource, Pixels, Plan, Restart, StepProgress, StoredModel } from "./types.js"
  */
 
-import { CrashError, DisposedError, Engine, ModelError, PanguDrawError } from "./engine.js";
+import { CancelledError, CrashError, DisposedError, Engine, ModelError, PanguDrawError } from "./engine.js";
 import { read } from "./pictures.js";
 
 export {
@@ -35,14 +35,19 @@ export {
   WriteError,
 } from "./engine.js";
 
-/** A model that draws. Pictures are drawn one after another. */
+/** How often the engine may die without getting any further, before a call fails. */
+const RESTARTS = 2;
+
+/** A model that draws. Pictures are drawn one after another. If the engine dies, a new one goes on where it stood. */
 export class Generator {
   #url;
   #options;
   #engine;
   #info;
-  /** The start of a new engine. @type {ReturnType<typeof boot> | undefined} */
+  /** The start of a new engine. @type {Promise<void> | undefined} */
   #reviving;
+  /** @type {DisposedError | undefined} */
+  #disposed;
   /** Ends when the drawings before have ended. @type {Promise<unknown>} */
   #queue = Promise.resolve();
 
@@ -103,11 +108,10 @@ export class Generator {
   async loadWeights({ all = false, persist = true, onProgress, signal } = {}) {
     // Asked for early: it may need the user's consent, and nothing waits for it.
     if (persist) navigator.storage?.persist?.().catch(() => {});
-    const engine = await this.#alive(signal);
-    await engine.call({ op: "load", all }, signal, onProgress);
+    await this.#ask({ op: "load", all }, { signal, onEvent: onProgress });
     if (all) return;
     // What fails here fails again, and is told, when a drawing needs it.
-    engine.call({ op: "load", all: true }, signal, onProgress).catch(() => {});
+    this.#ask({ op: "load", all: true }, { signal, onEvent: onProgress }).catch(() => {});
   }
 
   /**
@@ -119,12 +123,12 @@ export class Generator {
    */
   async plan({ prompt = "x", ...options } = {}) {
     const { request, pictures } = split({ prompt, ...options });
-    return (await this.#alive()).call({ op: "plan", request, pictures: await pictures });
+    return this.#ask({ op: "plan", request, pictures: await pictures });
   }
 
   /** Memory that is in use. @returns {Promise<Memory>} */
   async memory() {
-    return (await this.#alive()).call({ op: "memory" });
+    return this.#ask({ op: "memory" });
   }
 
   /**
@@ -134,37 +138,61 @@ export class Generator {
    * @returns {Promise<Picture>}
    */
   generate(options) {
-    const { signal, onLoad, onStep } = options;
+    const { signal, onLoad, onStep, onRestart } = options;
     const { request, pictures } = split(options);
     pictures.catch(() => {}); // It fails where it is waited for.
     const onEvent = (/** @type {LoadProgress | StepProgress} */ event) =>
       "loaded" in event ? onLoad?.(event) : onStep?.(event);
-    const picture = this.#queue.then(async () => this.#draw(request, await pictures, signal, onEvent));
+    const picture = this.#queue.then(async () => {
+      const call = /** @type {const} */ ({ op: "generate", request, pictures: await pictures });
+      /** @type {PictureMessage} */
+      const { png, ...picture } = await this.#ask(call, { signal, onEvent, onRestart });
+      return { ...picture, seed: request.seed, png: new Blob([png], { type: "image/png" }) };
+    });
     this.#queue = picture.catch(() => {});
     return picture;
   }
 
   /**
-   * @param {DrawRequest} request
-   * @param {Pictures} pictures
-   * @param {AbortSignal | undefined} signal
-   * @param {(event: LoadProgress | StepProgress) => void} onEvent
-   * @returns {Promise<Picture>}
+   * Asks the engine. If it dies over that, a new one is asked, and a drawing goes on from its last checkpoint.
+   *
+   * @param {Call} call
+   * @param {{ signal?: AbortSignal, onEvent?: (event: any) => void, onRestart?: (restart: Restart) => void }} [options]
+   * @returns {Promise<any>}
    */
-  async #draw(request, pictures, signal, onEvent) {
-    const engine = await this.#alive(signal);
-    /** @type {PictureMessage} */
-    const { png, ...picture } = await engine.call({ op: "generate", request, pictures }, signal, onEvent);
-    return { ...picture, seed: request.seed, png: new Blob([png], { type: "image/png" }) };
+  async #ask(call, { signal, onEvent, onRestart } = {}) {
+    let [left, step] = [RESTARTS, 0];
+    const hear = (/** @type {CheckpointMessage | object} */ event) => {
+      if (!("checkpoint" in event)) return onEvent?.(event);
+      [left, step] = [RESTARTS, event.step];
+      call = { .../** @type {Extract<Call, { op: "generate" }>} */ (call), checkpoint: event.checkpoint };
+    };
+    for (;;) {
+      const engine = await this.#alive(signal);
+      try {
+        return await engine.call(call, signal, hear);
+      } catch (error) {
+        if (!engine.ended || error !== engine.ended || this.#disposed || left-- === 0) throw error;
+        onRestart?.({ error: engine.ended, step });
+      }
+    }
   }
 
-  /** The engine; a new one, if the last one crashed. @param {AbortSignal} [signal] */
+  /** The engine; a new one, if the last one died. @param {AbortSignal} [signal] */
   async #alive(signal) {
-    if (!(this.#engine.ended instanceof CrashError)) return this.#engine;
-    this.#reviving ??= boot(this.#url, { ...this.#options, signal }).finally(() => (this.#reviving = undefined));
-    const { engine, info } = await this.#reviving;
+    if (this.#engine.ended && !this.#disposed) {
+      // Several calls may wait for it, each with a signal of its own.
+      this.#reviving ??= this.#revive().finally(() => (this.#reviving = undefined));
+      await unlessAborted(signal, this.#reviving);
+    }
+    if (this.#disposed) throw this.#disposed;
+    return this.#engine;
+  }
+
+  async #revive() {
+    const { engine, info } = await boot(this.#url, { ...this.#options, signal: undefined });
     [this.#engine, this.#info] = [engine, info];
-    return engine;
+    if (this.#disposed) engine.end(this.#disposed);
   }
 
   /**
@@ -177,8 +205,7 @@ export class Generator {
    * @returns {Promise<Pixels>}
    */
   async view(kind, image, { width, height } = this.#info.image) {
-    const [engine, pixels] = await Promise.all([this.#alive(), read(image)]);
-    return engine.call({ op: "view", kind, image: pixels, width, height });
+    return this.#ask({ op: "view", kind, image: await read(image), width, height });
   }
 
   /** What was loaded, and where it runs. */
@@ -188,7 +215,31 @@ export class Generator {
 
   /** Stops the worker and frees its memory; running calls fail with `DisposedError`. */
   dispose() {
-    this.#engine.end(new DisposedError("disposed", "the generator was disposed"));
+    this.#disposed ??= new DisposedError("disposed", "the generator was disposed");
+    this.#engine.end(this.#disposed);
+  }
+}
+
+/**
+ * What `work` comes to, unless `signal` is aborted first; it goes on even so.
+ *
+ * @template Result
+ * @param {AbortSignal | undefined} signal
+ * @param {Promise<Result>} work
+ * @returns {Promise<Result>}
+ */
+async function unlessAborted(signal, work) {
+  if (!signal) return work;
+  /** @type {(reason: CancelledError) => void} */
+  let reject;
+  const aborted = new Promise((_, no) => (reject = no));
+  const abort = () => reject(new CancelledError("cancelled", "cancelled"));
+  signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
+  try {
+    return /** @type {Result} */ (await Promise.race([work, aborted]));
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 
@@ -197,7 +248,7 @@ export class Generator {
  *
  * @param {DrawOptions} options
  */
-function split({ signal, onLoad, onStep, controls = [], init, mask, ...options }) {
+function split({ signal, onLoad, onStep, onRestart, controls = [], init, mask, ...options }) {
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
   /** @type {DrawRequest} */
   const request = { ...options, seed, controls: controls.map(({ image, ...control }) => control) };

@@ -167,13 +167,26 @@ export interface DrawOptions {
   upsampler?: string;
   /** The kind of control whose model draws the draft, whatever the size. */
   draft?: ControlKind;
-  /** The numbers that networks compute in: "auto" takes f16 where the GPU has `shader-f16`, else f32. */
+  /** The numbers that networks compute in: "auto" takes f16 where a GPU has `shader-f16`, else f32. */
   precision?: "auto" | Precision;
   /** Stops the drawing, also inside a step and while something is loaded for it. */
   signal?: AbortSignal;
   /** What arrives for the drawing while it is drawn. */
   onLoad?: (progress: LoadProgress) => void;
   onStep?: (step: StepProgress) => void;
+  /**
+   * The engine died over the drawing: its worker was killed, it ran out of memory, it crashed, the GPU was lost. A new one is
+   * started and goes on; only if that dies, too, and again, without getting any further, the drawing fails.
+   */
+  onRestart?: (restart: Restart) => void;
+}
+
+/** The death of an engine that another takes the place of. */
+export interface Restart {
+  /** What it died of: a `CrashError` or a `DeviceError`. */
+  error: PanguDrawError;
+  /** Steps of the drawing that need not be made again. */
+  step: number;
 }
 
 /** How far a drawing has come; reported after every block of the network. */
@@ -282,7 +295,7 @@ export interface ErrorMessage {
 }
 
 /** A request as it crosses to the worker: {@link DrawOptions} without its functions and pictures. */
-export type DrawRequest = Omit<DrawOptions, "signal" | "onLoad" | "onStep" | "controls" | "init" | "mask"> & {
+export type DrawRequest = Omit<DrawOptions, "signal" | "onLoad" | "onStep" | "onRestart" | "controls" | "init" | "mask"> & {
   seed: number;
   controls: Omit<ControlOptions, "image">[];
 };
@@ -302,7 +315,7 @@ export type Call =
   | { op: "memory" }
   | { op: "models" }
   | { op: "delete"; address: string }
-  | { op: "generate"; request: DrawRequest; pictures: Pictures }
+  | { op: "generate"; request: DrawRequest; pictures: Pictures; checkpoint?: Uint8Array<ArrayBuffer> }
   | { op: "size"; bytes: Uint8Array<ArrayBuffer> }
   | { op: "view"; kind: ControlKind; image: Pixels; width: number; height: number };
 
@@ -312,12 +325,22 @@ export type ToWorker = { id: number } & (Call | { op: "cancel" });
 /** A finished picture as it crosses from the worker. */
 export type PictureMessage = Omit<Picture, "png" | "seed"> & { png: Uint8Array<ArrayBuffer> };
 
-/** From the worker: an event of a running call, its answer, its failure, or the end of the worker. */
+/** Where a drawing stands after a step: what another engine needs to finish it. */
+export interface CheckpointMessage {
+  step: number;
+  checkpoint: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * From the worker: an event of a running call, its answer, its failure, the end of the worker, or the name of the lock that it
+ * holds for life.
+ */
 export type FromWorker =
-  | { id: number; event: LoadProgress | StepProgress }
+  | { id: number; event: LoadProgress | StepProgress | CheckpointMessage }
   | { id: number; result: unknown }
   | { id: number; error: ErrorMessage }
-  | { crash: string };
+  | { end: ErrorMessage }
+  | { life: string };
 
 /**
  * What becomes of a drawing that is asked for while the engine draws: it waits; it fails with `busy`; or it takes the place of

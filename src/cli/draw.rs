@@ -152,6 +152,7 @@ impl DrawArgs {
             precision: self.precision,
             preview: Some(Preview::None),
             preview_every: 0,
+            checkpoints: false,
             insight: false,
         };
         let noise = self.latents.as_deref().map(read_latents).transpose()?;

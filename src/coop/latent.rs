@@ -154,6 +154,27 @@ impl<'a> CoopLatent<'a> {
         Ok(join(latents))
     }
 
+    /// Whether anything but the latents is carried from step to step.
+    pub fn carries(&self) -> bool {
+        self.exchange == Exchange::Renoised && !self.foreign.is_empty()
+    }
+
+    /// It, once a step was made: the last fused estimate, in the shape of the home model's latent.
+    pub fn carried(&self) -> Option<Tensor<4>> {
+        self.last.borrow().clone().filter(|_| self.carries())
+    }
+
+    /// Goes on where `carried` was [`CoopLatent::carried`].
+    pub fn carry(&self, carried: Option<Tensor<4>>) {
+        self.last.replace(carried);
+    }
+
+    /// Number of elements of all latents.
+    pub fn elements(&self) -> usize {
+        let others = self.kept().iter().map(|foreign| foreign.model.latent);
+        std::iter::once(self.home.latent).chain(others).map(|latent| latent.iter().product::<usize>()).sum()
+    }
+
     /// All latents of which the home model's is `home`, and every element of the others `rest`.
     pub fn beside(&self, home: Tensor<4>, rest: f64) -> Tensor<4> {
         let device = home.device();

@@ -51,6 +51,25 @@ pub struct Step<'a> {
     pub denoised: &'a Tensor<4>,
 }
 
+/// Where a run stands between two steps: all that the rest of it depends on. A run that begins there ends as the undisturbed
+/// one does, bit for bit where the device computes so.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Steps of the run that are made.
+    pub made: usize,
+    /// The latent at the next step's noise level, `[batch, channels, height, width]`.
+    pub x: Tensor<4>,
+    /// The last step's estimate of the clean latent, where a step is made of two of them ([`dpmpp_2m`]).
+    pub previous: Option<Tensor<4>>,
+}
+
+impl From<Tensor<4>> for Checkpoint {
+    /// The beginning of a run, from its first noise level.
+    fn from(x: Tensor<4>) -> Self {
+        Self { made: 0, x, previous: None }
+    }
+}
+
 /// Hears of a run's steps, and may take its time: the run waits, so that a listener can decode a preview.
 pub trait Listener {
     /// Called when the first evaluation of a step is done; an error ends the run.
@@ -58,6 +77,14 @@ pub trait Listener {
     /// # Errors
     /// The listener's own.
     fn hear<'s>(&'s mut self, step: Step<'s>) -> Pin<Box<dyn Future<Output = Result<()>> + 's>>;
+
+    /// Called when a step is made, with where the run stands now; an error ends the run.
+    ///
+    /// # Errors
+    /// The listener's own.
+    fn reach<'s>(&'s mut self, _: Checkpoint) -> Pin<Box<dyn Future<Output = Result<()>> + 's>> {
+        Box::pin(ready(Ok(())))
+    }
 }
 
 /// A function that hears and is done at once.
@@ -69,14 +96,15 @@ impl<F: FnMut(Step<'_>)> Listener for F {
 }
 
 impl Run<'_> {
-    /// `(index, sigma, next sigma)` of every step.
-    fn steps(&self) -> Result<Vec<(usize, f64, f64)>> {
+    /// `(index, sigma, next sigma)` of every step after the first `made`.
+    fn steps(&self, made: usize) -> Result<Vec<(usize, f64, f64)>> {
         let falling = self.sigmas.is_sorted_by(|a, b| a > b) && self.sigmas.iter().all(|s| s.is_finite() && *s >= 0.0);
         if self.sigmas.len() < 2 || !falling {
             let why = "a run takes at least one step, from a noise level to a lower one".into();
             return Err(Error::Invalid { parameter: "steps", why });
         }
-        Ok(self.sigmas.windows(2).zip(self.before..).map(|(pair, i)| (i, pair[0], pair[1])).collect())
+        let steps = self.sigmas.windows(2).zip(self.before..).map(|(pair, i)| (i, pair[0], pair[1]));
+        Ok(steps.skip(made).collect())
     }
 
     async fn denoise(&self, x: &Tensor<4>, sigma: f64) -> Result<Tensor<4>> {
@@ -91,6 +119,12 @@ impl Run<'_> {
             .hear(Step { index, of: self.before + self.sigmas.len() - 1, sigma, x, denoised: &denoised })
             .await?;
         Ok(denoised)
+    }
+
+    /// Tells the listener that step `index` is made, and has come to `x`.
+    async fn reach(&mut self, index: usize, x: &Tensor<4>, previous: Option<&Tensor<4>>) -> Result<()> {
+        let made = index + 1 - self.before;
+        self.on_step.reach(Checkpoint { made, x: x.clone(), previous: previous.cloned() }).await
     }
 
     fn noise_like(&self, x: &Tensor<4>, index: usize) -> Tensor<4> {
@@ -110,10 +144,12 @@ fn toward(x: Tensor<4>, denoised: Tensor<4>, ratio: f64) -> Tensor<4> {
 ///
 /// # Errors
 /// [`Error::Invalid`] if the run has no step, [`Error::Cancelled`], or the denoiser's. So for all samplers.
-pub async fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
-    for (i, sigma, next) in run.steps()? {
+pub async fn euler(run: &mut Run<'_>, from: Checkpoint) -> Result<Tensor<4>> {
+    let mut x = from.x;
+    for (i, sigma, next) in run.steps(from.made)? {
         let denoised = run.step(i, &x, sigma).await?;
         x = toward(x, denoised, next / sigma);
+        run.reach(i, &x, None).await?;
     }
     Ok(x)
 }
@@ -130,8 +166,9 @@ pub async fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
 ///
 /// # Errors
 /// As [`euler`].
-pub async fn ddim(run: &mut Run<'_>, mut x: Tensor<4>, eta: f64) -> Result<Tensor<4>> {
-    for (i, sigma, next) in run.steps()? {
+pub async fn ddim(run: &mut Run<'_>, from: Checkpoint, eta: f64) -> Result<Tensor<4>> {
+    let mut x = from.x;
+    for (i, sigma, next) in run.steps(from.made)? {
         let denoised = run.step(i, &x, sigma).await?;
         let sigma_up = eta * next * (1.0 - (next / sigma).powi(2)).sqrt();
         let sigma_down = (next * next - sigma_up * sigma_up).sqrt();
@@ -140,6 +177,7 @@ pub async fn ddim(run: &mut Run<'_>, mut x: Tensor<4>, eta: f64) -> Result<Tenso
             let noise = run.noise_like(&x, i);
             x = x + noise * sigma_up;
         }
+        run.reach(i, &x, None).await?;
     }
     Ok(x)
 }
@@ -150,8 +188,8 @@ pub async fn ddim(run: &mut Run<'_>, mut x: Tensor<4>, eta: f64) -> Result<Tenso
 ///
 /// # Errors
 /// As [`euler`].
-pub async fn euler_ancestral(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>> {
-    ddim(run, x, 1.0).await
+pub async fn euler_ancestral(run: &mut Run<'_>, from: Checkpoint) -> Result<Tensor<4>> {
+    ddim(run, from, 1.0).await
 }
 
 /// Heun's method: an Euler step, corrected by the slope at its end (Karras et al. 2022, algorithm 1; diffusers'
@@ -162,8 +200,9 @@ pub async fn euler_ancestral(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4
 ///
 /// # Errors
 /// As [`euler`].
-pub async fn heun(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
-    for (i, sigma, next) in run.steps()? {
+pub async fn heun(run: &mut Run<'_>, from: Checkpoint) -> Result<Tensor<4>> {
+    let mut x = from.x;
+    for (i, sigma, next) in run.steps(from.made)? {
         let denoised = run.step(i, &x, sigma).await?;
         let predicted = toward(x.clone(), denoised, next / sigma);
         x = if next > 0.0 {
@@ -172,6 +211,7 @@ pub async fn heun(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
         } else {
             predicted
         };
+        run.reach(i, &x, None).await?;
     }
     Ok(x)
 }
@@ -186,17 +226,21 @@ pub async fn heun(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
 ///
 /// # Errors
 /// As [`euler`].
-pub async fn dpmpp_2m(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
-    let mut previous: Option<(Tensor<4>, f64)> = None;
-    for (i, sigma, next) in run.steps()? {
+pub async fn dpmpp_2m(run: &mut Run<'_>, from: Checkpoint) -> Result<Tensor<4>> {
+    let Checkpoint { made, mut x, mut previous } = from;
+    for (i, sigma, next) in run.steps(made)? {
         let denoised = run.step(i, &x, sigma).await?;
         let h = (sigma / next).ln();
         let ahead = match previous {
-            Some((old, h_old)) if next > 0.0 => denoised.clone() + (denoised.clone() - old) * (h / (2.0 * h_old)),
+            Some(old) if next > 0.0 => {
+                let h_old = (run.sigmas[i - run.before - 1] / sigma).ln();
+                denoised.clone() + (denoised.clone() - old) * (h / (2.0 * h_old))
+            }
             _ => denoised.clone(),
         };
         x = toward(x, ahead, next / sigma);
-        previous = Some((denoised, h));
+        run.reach(i, &x, Some(&denoised)).await?;
+        previous = Some(denoised);
     }
     Ok(x)
 }
@@ -211,13 +255,15 @@ pub async fn dpmpp_2m(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> 
 ///
 /// # Errors
 /// As [`euler`].
-pub async fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>> {
-    for (i, sigma, next) in run.steps()? {
+pub async fn lcm(run: &mut Run<'_>, from: Checkpoint) -> Result<Tensor<4>> {
+    let mut x = from.x;
+    for (i, sigma, next) in run.steps(from.made)? {
         x = run.step(i, &x, sigma).await?;
         if next > 0.0 {
             let noise = run.noise_like(&x, i);
             x = x + noise * next;
         }
+        run.reach(i, &x, None).await?;
     }
     Ok(x)
 }
@@ -257,18 +303,30 @@ impl Sampler {
         }
     }
 
-    /// Walks `x`, which stands at the run's first noise level, down to its last.
+    /// Whether a [`Checkpoint`] of this sampler, but for a run's beginning, has a previous estimate.
+    pub fn looks_back(self) -> bool {
+        self == Self::Dpmpp2m
+    }
+
+    /// Walks a latent, which stands at the run's first noise level, or a run that came as far as a checkpoint, down to the
+    /// last noise level.
     ///
     /// # Errors
-    /// As [`euler`].
-    pub async fn sample(self, run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>> {
+    /// As [`euler`]; [`Error::Invalid`] for a checkpoint that is none of this run.
+    pub async fn sample(self, run: &mut Run<'_>, from: impl Into<Checkpoint>) -> Result<Tensor<4>> {
+        let from = from.into();
+        let looks_back = from.made > 0 && self.looks_back();
+        if from.made > 0 && from.made >= run.sigmas.len() || from.previous.is_some() != looks_back {
+            let why = format!("after {} steps of another run than this one of {self}", from.made);
+            return Err(Error::Invalid { parameter: "checkpoint", why });
+        }
         match self {
-            Self::Euler => euler(run, x).await,
-            Self::EulerAncestral => euler_ancestral(run, x).await,
-            Self::Heun => heun(run, x).await,
-            Self::Dpmpp2m => dpmpp_2m(run, x).await,
-            Self::Ddim => ddim(run, x, 0.0).await,
-            Self::Lcm => lcm(run, x).await,
+            Self::Euler => euler(run, from).await,
+            Self::EulerAncestral => euler_ancestral(run, from).await,
+            Self::Heun => heun(run, from).await,
+            Self::Dpmpp2m => dpmpp_2m(run, from).await,
+            Self::Ddim => ddim(run, from, 0.0).await,
+            Self::Lcm => lcm(run, from).await,
         }
     }
 }

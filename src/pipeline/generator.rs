@@ -1,12 +1,13 @@
 //! The generator: a model that draws, and the models that draw along with it.
 
 use super::{
-    Drawing, Event, Request, Settings,
+    Checkpoint, Drawing, Event, Request, Settings,
+    checkpoint::{fingerprint, invalid},
     config::{ControlKind, PipelineConfig},
     model::Model,
     plan::{self, Plan},
     residency::{Part, Residency},
-    studio::{Estimate, Stage, Studio},
+    studio::{Estimate, Stage, Start, Studio},
 };
 use crate::{
     Error, Result,
@@ -45,6 +46,16 @@ pub enum Passage {
     Bridge,
     /// Its noisy latent itself is scaled: the mistake of the paper's figure 3a, to be looked at.
     ScaledNoise,
+}
+
+/// What a drawing begins with.
+enum Beginning {
+    /// The seed's noise.
+    Seed,
+    /// Given noise.
+    Noise(TensorData),
+    /// What was drawn of it before.
+    Checkpoint(Checkpoint),
 }
 
 impl Generator {
@@ -221,7 +232,7 @@ impl Generator {
     /// [`Error::Invalid`] for a request the model cannot fulfil, [`Error::Unsupported`], [`Error::Cancelled`],
     /// [`Error::Device`]; as [`Generator::load`].
     pub async fn generate(&self, request: &Request, pace: &Pace, on_event: &mut dyn FnMut(Event)) -> Result<Drawing> {
-        self.draw(request, None, pace, on_event).await
+        self.draw(request, Beginning::Seed, pace, on_event).await
     }
 
     /// Draws a picture from given noise instead of the seed's: standard normal values, `[1, channels, height, width]` of
@@ -236,7 +247,21 @@ impl Generator {
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Drawing> {
-        self.draw(request, Some(noise), pace, on_event).await
+        self.draw(request, Beginning::Noise(noise), pace, on_event).await
+    }
+
+    /// Finishes the drawing of `request` that came as far as `checkpoint`.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`]; [`Error::Invalid`] for the checkpoint of another drawing.
+    pub async fn resume(
+        &self,
+        request: &Request,
+        checkpoint: Checkpoint,
+        pace: &Pace,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Drawing> {
+        self.draw(request, Beginning::Checkpoint(checkpoint), pace, on_event).await
     }
 
     /// Draws a picture whose draft passes to its own size as `passage` says; answers the noise, too, that the second stage
@@ -251,7 +276,7 @@ impl Generator {
         passage: Passage,
         pace: &Pace,
     ) -> Result<(Drawing, Option<Tensor<4>>)> {
-        self.draw_through(request, None, passage, pace, &mut |_| ()).await
+        self.draw_through(request, Beginning::Seed, passage, pace, &mut |_| ()).await
     }
 
     /// Kinds of the companions that draw.
@@ -264,20 +289,30 @@ impl Generator {
         kinds
     }
 
+    /// The manifests of the models that draw.
+    fn manifests<'a>(
+        &'a self,
+        settings: &Settings,
+        companions: &'a BTreeMap<ControlKind, Rc<Model>>,
+    ) -> impl Iterator<Item = &'a Manifest> {
+        let needed = self.companions_of(settings).into_iter().filter_map(|kind| companions.get(&kind));
+        [&self.home].into_iter().chain(needed).map(|model| &*model.manifest)
+    }
+
     async fn draw(
         &self,
         request: &Request,
-        noise: Option<TensorData>,
+        begin: Beginning,
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Drawing> {
-        Ok(self.draw_through(request, noise, Passage::Bridge, pace, on_event).await?.0)
+        Ok(self.draw_through(request, begin, Passage::Bridge, pace, on_event).await?.0)
     }
 
     async fn draw_through(
         &self,
         request: &Request,
-        noise: Option<TensorData>,
+        begin: Beginning,
         passage: Passage,
         pace: &Pace,
         on_event: &mut dyn FnMut(Event),
@@ -287,7 +322,7 @@ impl Generator {
         let parts = self.stages(&settings).await?.concat();
         self.expect(&parts);
         let on_event = RefCell::new(on_event);
-        let drawing = self.paint(request, &settings, noise, passage, pace, &on_event);
+        let drawing = self.paint(request, &settings, begin, passage, pace, &on_event);
         let drawing = beside(drawing, self.ahead(&parts, pace));
         let mut on_progress = |progress| (on_event.borrow_mut())(Event::Load(progress));
         watched(self.depot.traffic(), &mut on_progress, drawing).await
@@ -297,7 +332,7 @@ impl Generator {
         &self,
         request: &Request,
         settings: &Settings,
-        noise: Option<TensorData>,
+        begin: Beginning,
         passage: Passage,
         pace: &Pace,
         on_event: &RefCell<&mut dyn FnMut(Event)>,
@@ -305,16 +340,27 @@ impl Generator {
         let on_event = &mut |event| (on_event.borrow_mut())(event);
         let mut clock = Clock::start();
         let companions = self.companions.borrow().clone();
-        let studio = Studio::new(&self.home, &companions, request, settings, pace);
+        let drawing = fingerprint(settings, self.manifests(settings, &companions));
+        let studio = Studio::new(&self.home, &companions, request, settings, pace, &drawing);
         let sigmas = studio.sigmas()?;
         let low = settings.draft.as_ref().map_or(f64::INFINITY, |draft| self.home.schedule.sigma(draft.t_low));
         let (before, after) = divide(&sigmas, low);
+        let drafted = before.len() - 1;
+        let (noise, checkpoint) = match begin {
+            Beginning::Seed => (None, None),
+            Beginning::Noise(noise) => (Some(noise), None),
+            Beginning::Checkpoint(checkpoint) if checkpoint.drawing != drawing || checkpoint.step() >= sigmas.len() => {
+                return Err(invalid("belongs to another drawing"));
+            }
+            Beginning::Checkpoint(checkpoint) => (None, Some(checkpoint)),
+        };
 
         let draft = match &settings.draft {
+            Some(_) if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.step() > drafted) => None,
             Some(draft) => Some(studio.stage(draft.model, draft.size, before, Stream::Latent).await?),
             None => None,
         };
-        let stream = if draft.is_some() { Stream::Bridge } else { Stream::Latent };
+        let stream = if settings.draft.is_some() { Stream::Bridge } else { Stream::Latent };
         let stage = studio.stage(None, Some([settings.height, settings.width]), after, stream).await?;
         clock.lap("text");
 
@@ -324,11 +370,15 @@ impl Generator {
         };
         let mut passed = None;
         let given = |stage: &Stage<'_>| noise.map_or(Ok(studio.noise(stage)), |noise| studio.given(stage, noise));
-        let (opening, done) = match (&draft, &canvas) {
-            (Some(draft), _) => {
-                let opening = Opening::noise(given(draft)?, before[0]);
+        let opened = |opening| Start::Opening(Box::new(opening));
+        let start = match (&draft, &canvas, checkpoint) {
+            (Some(draft), _, checkpoint) => {
+                let start = match checkpoint {
+                    Some(checkpoint) => Start::Checkpoint(checkpoint),
+                    None => opened(Opening::noise(given(draft)?, before[0])),
+                };
                 let mut steps = studio.steps(&sigmas, 0, on_event);
-                let Estimate { x, x0 } = studio.estimate(draft, opening, &mut steps).await?;
+                let Estimate { x, x0 } = studio.estimate(draft, start, &mut steps).await?;
                 let (low, high) = (draft.home.participant(), stage.home.participant());
                 let by = settings.upsampler.unwrap_or_default();
                 let mut opening = bridge(&low, &high, x0, after[0], studio.noise(&stage), by, pace).await?;
@@ -340,13 +390,14 @@ impl Generator {
                     opening.x = scale_noisy(x, [height, width], by);
                 }
                 passed = opening.x0.clone().map(|x0| (opening.x.clone() - x0) / after[0].max(f64::MIN_POSITIVE));
-                (opening, before.len() - 1)
+                opened(opening)
             }
-            (None, Some(canvas)) => (Opening::known(canvas.x0.clone(), given(&stage)?, after[0]), 0),
-            (None, None) => (Opening::noise(given(&stage)?, after[0]), 0),
+            (None, _, Some(checkpoint)) => Start::Checkpoint(checkpoint),
+            (None, Some(canvas), None) => opened(Opening::known(canvas.x0.clone(), given(&stage)?, after[0])),
+            (None, None, None) => opened(Opening::noise(given(&stage)?, after[0])),
         };
-        let mut steps = studio.steps(&sigmas, done, on_event);
-        let latents = studio.finish(&stage, opening, canvas.as_ref(), &mut steps).await?;
+        let mut steps = studio.steps(&sigmas, drafted, on_event);
+        let latents = studio.finish(&stage, start, canvas.as_ref(), &mut steps).await?;
         // Reading the latents back ends the stage: what is timed is work done, not work queued.
         let data = read(latents.clone()).await?;
         clock.lap("denoise");
@@ -374,7 +425,8 @@ async fn beside<T>(work: impl Future<Output = T>, aside: impl Future<Output = Re
     .await
 }
 
-async fn read(latents: Tensor<4>) -> Result<TensorData> {
+/// A latent's values, which are finite.
+pub(super) async fn read(latents: Tensor<4>) -> Result<TensorData> {
     let data = latents.into_data_async().await;
     let data = data.map_err(|error| Error::Device(format!("reading the latents back: {error:?}")))?.convert::<f32>();
     let finite = data.iter::<f32>().all(f32::is_finite);

@@ -1,5 +1,6 @@
 //! A request in, events and an image out. Nothing here knows who asks.
 
+mod checkpoint;
 pub mod config;
 mod generator;
 mod infotext;
@@ -13,6 +14,7 @@ mod studio;
 pub mod text;
 
 pub use crate::weights::LoadProgress;
+pub use checkpoint::Checkpoint;
 pub use generator::{Generator, MEMORY, Passage};
 pub use plan::{Plan, PlannedComponent};
 pub use request::{
@@ -64,6 +66,8 @@ pub enum Event {
     Step(StepEvent),
     /// What the decoder makes of the picture so far, if the request asked for that ([`Request::preview_every`]).
     Preview(Image),
+    /// Where the drawing stands after a step, if the request asked for checkpoints.
+    Checkpoint(Checkpoint),
 }
 
 /// A step of a run.

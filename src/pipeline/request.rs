@@ -48,6 +48,9 @@ pub struct Request {
     pub preview: Option<Preview>,
     /// Decode a preview every so many steps, 0 = never.
     pub preview_every: usize,
+    /// Hand out a [`super::Checkpoint`] after every step.
+    #[serde(skip)]
+    pub checkpoints: bool,
     /// Whether steps tell what they were made of ([`super::Insight`]).
     pub insight: bool,
     /// Pictures that steer the drawing beside the prompt.

@@ -1,7 +1,7 @@
 //! Where one request is drawn: the stages of the drawing, and who draws in each.
 
 use super::{
-    Event, ExpertName, Insight, ModelEstimate, Request, Settings, StepEvent,
+    Checkpoint, Event, ExpertName, Insight, ModelEstimate, Request, Settings, StepEvent,
     config::ControlKind,
     model::{Ask, Asked, Model, Outline},
     request::{Background, Preview},
@@ -17,7 +17,7 @@ use crate::{
         Denoiser,
         mask::Masked,
         noise::{Noise, Stream},
-        samplers::{Listener, Run, Step},
+        samplers::{self, Listener, Run, Step},
     },
     nets::Pace,
     pixels::{self, resample},
@@ -33,6 +33,8 @@ pub struct Studio<'a> {
     settings: &'a Settings,
     seeded: Noise,
     pace: &'a Pace,
+    /// What checkpoints belong to.
+    drawing: &'a str,
 }
 
 /// One model drawing at one size through some noise levels, companions along.
@@ -42,6 +44,14 @@ pub struct Stage<'a> {
     sigmas: &'a [f64],
     /// What the home model's noise is for.
     stream: Stream,
+}
+
+/// Where a stage is entered.
+pub enum Start {
+    /// At its first noise level.
+    Opening(Box<Opening>),
+    /// Where a drawing stood that was disturbed in it.
+    Checkpoint(Checkpoint),
 }
 
 /// Where a draft ends.
@@ -79,8 +89,9 @@ impl<'a> Studio<'a> {
         request: &'a Request,
         settings: &'a Settings,
         pace: &'a Pace,
+        drawing: &'a str,
     ) -> Self {
-        Self { home, companions, request, settings, seeded: Noise::new(settings.seed), pace }
+        Self { home, companions, request, settings, seeded: Noise::new(settings.seed), pace, drawing }
     }
 
     /// The noise levels between the steps of the drawing.
@@ -194,14 +205,15 @@ impl<'a> Studio<'a> {
             insight: self.request.insight,
             background: self.settings.background,
             pace: self.pace,
+            checkpoints: self.request.checkpoints.then_some(self.drawing),
             on_event,
         }
     }
 
     /// Draws a stage to its end; answers the home model's latent there, and the clean one, estimated where noise is left.
-    pub async fn estimate(&self, stage: &Stage<'_>, opening: Opening, steps: &mut Steps<'_>) -> Result<Estimate> {
+    pub async fn estimate(&self, stage: &Stage<'_>, start: Start, steps: &mut Steps<'_>) -> Result<Estimate> {
         let coop = self.coop(stage);
-        let x = self.walk(stage, &coop, &coop, opening, steps).await?;
+        let x = self.walk(stage, &coop, &coop, start, steps).await?;
         let sigma = stage.sigmas[stage.sigmas.len() - 1];
         let x0 =
             if sigma > 0.0 { coop.denoise(x.clone(), sigma, &stage.home.cond, self.pace).await? } else { x.clone() };
@@ -212,7 +224,7 @@ impl<'a> Studio<'a> {
     pub async fn finish(
         &self,
         stage: &Stage<'_>,
-        opening: Opening,
+        start: Start,
         canvas: Option<&Canvas>,
         steps: &mut Steps<'_>,
     ) -> Result<Tensor<4>> {
@@ -225,9 +237,9 @@ impl<'a> Studio<'a> {
                 let known = coop.beside(x0.clone(), 0.0);
                 let mask = coop.beside(mask.expand(x0.dims()), 1.0);
                 let masked = Masked { inner: &coop, known, mask };
-                self.walk(stage, &coop, &masked, opening, steps).await?
+                self.walk(stage, &coop, &masked, start, steps).await?
             }
-            _ => self.walk(stage, &coop, &coop, opening, steps).await?,
+            _ => self.walk(stage, &coop, &coop, start, steps).await?,
         };
         Ok(coop.home(x))
     }
@@ -248,20 +260,26 @@ impl<'a> Studio<'a> {
         if self.request.insight { coop.observed() } else { coop }
     }
 
-    /// Samples from `opening` down the stage's noise levels; answers all latents.
+    /// Samples from `start` down the stage's noise levels; answers all latents.
     async fn walk(
         &self,
         stage: &Stage<'_>,
         coop: &CoopLatent<'_>,
         denoiser: &dyn Denoiser,
-        opening: Opening,
+        start: Start,
         steps: &mut Steps<'_>,
     ) -> Result<Tensor<4>> {
-        let x = coop.start(opening, stage.sigmas[0], self.pace).await?;
+        let (before, sampler) = (steps.before, self.settings.sampler);
+        let from = match start {
+            Start::Opening(opening) => coop.start(*opening, stage.sigmas[0], self.pace).await?.into(),
+            Start::Checkpoint(checkpoint) => {
+                let made = checkpoint.step() - before;
+                checkpoint.restore(made, sampler, coop, stage.home.device())?
+            }
+        };
         if stage.sigmas.len() < 2 {
-            return Ok(x);
+            return Ok(from.x);
         }
-        let before = steps.before;
         let mut run = Run {
             denoiser,
             cond: &stage.home.cond,
@@ -271,7 +289,7 @@ impl<'a> Studio<'a> {
             pace: self.pace,
             on_step: &mut Shown { steps, coop, stage },
         };
-        self.settings.sampler.sample(&mut run, x).await
+        sampler.sample(&mut run, from).await
     }
 }
 
@@ -284,6 +302,8 @@ pub struct Steps<'a> {
     insight: bool,
     background: Background,
     pace: &'a Pace,
+    /// The drawing that they belong to, if checkpoints are asked for.
+    checkpoints: Option<&'a str>,
     on_event: &'a mut dyn FnMut(Event),
 }
 
@@ -338,6 +358,17 @@ impl Listener for Shown<'_, '_> {
                 let decoded = self.coop.home.space.decode(estimate, pace).await?;
                 let image = background.behind(pixels::to_image(decoded).await?);
                 (self.steps.on_event)(Event::Preview(image));
+            }
+            Ok(())
+        })
+    }
+
+    fn reach<'s>(&'s mut self, at: samplers::Checkpoint) -> Pin<Box<dyn Future<Output = Result<()>> + 's>> {
+        let Steps { before, checkpoints, ref mut on_event, .. } = *self.steps;
+        let coop = self.coop;
+        Box::pin(async move {
+            if let Some(drawing) = checkpoints {
+                on_event(Event::Checkpoint(Checkpoint::of(drawing, before + at.made, at, coop).await?));
             }
             Ok(())
         })

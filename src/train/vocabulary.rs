@@ -124,13 +124,12 @@ mod tests {
             concept("1f433", Group::Animals, false, &["rare whale"], &["鲸"]),
             concept("icon:robot", Group::Icons, true, &["robot"], &["机器人2"]),
         ];
-        let splits = Splits {
+        let mut dataset = Dataset::new(concepts, Vec::new()).unwrap();
+        dataset.splits = Splits {
             concepts: ["1f432".to_string()].into(),
             languages: [("1f431".to_string(), Language::Zh)].into(),
             ..Splits::default()
         };
-        let mut dataset = Dataset::new(concepts, Vec::new()).unwrap();
-        dataset.splits = splits;
         let vocabulary = Vocabulary::of(&dataset);
         let names = |en: &[&str], zh: &[&str]| Names {
             en: en.iter().map(|&name| name.into()).collect(),

@@ -14,7 +14,7 @@ use crate::{
     diffusion::samplers::Sampler,
     nets::{Pace, Progress, wait_for},
     pipeline::{
-        Drawing, Event, Generator, LoadProgress, MEMORY, Request, StepEvent,
+        Checkpoint, Drawing, Event, Generator, LoadProgress, MEMORY, Request, StepEvent,
         config::{ControlKind, ExpertsConfig, PixelRange},
     },
     pixels::Upsampler,
@@ -132,16 +132,18 @@ impl Engine {
         }))
     }
 
-    /// Draws what `request` (see `DrawRequest`) and its `pictures` (see `Pictures`) ask for; `on_event` gets `StepProgress`
-    /// objects, and `LoadProgress` objects of what arrives meanwhile. Answers a `PictureMessage`.
+    /// Draws what `request` (see `DrawRequest`) and its `pictures` (see `Pictures`) ask for, from the last `checkpoint` on if
+    /// there is one; `on_event` gets `StepProgress` objects, `LoadProgress` objects of what arrives meanwhile, and after every
+    /// step a `CheckpointMessage`. Answers a `PictureMessage`.
     pub async fn generate(
         &self,
         request: JsValue,
         pictures: JsValue,
+        checkpoint: Option<Uint8Array>,
         on_event: Function,
         signal: AbortSignal,
     ) -> Result<JsValue, JsValue> {
-        self.draw(&request, &pictures, on_event, signal).await.map_err(error_to_js)
+        self.draw(&request, &pictures, checkpoint, on_event, signal).await.map_err(error_to_js)
     }
 
     /// What the model that serves the control `kind` sees of the `Pixels` in `image` where a picture of `width` and `height` is
@@ -193,16 +195,20 @@ impl Engine {
         &self,
         request: &JsValue,
         pictures: &JsValue,
+        checkpoint: Option<Uint8Array>,
         on_event: Function,
         signal: AbortSignal,
     ) -> Result<JsValue> {
         let mut request: Request = from_js(request)?;
         add(&mut request, pictures)?;
+        request.checkpoints = true;
+        let checkpoint = checkpoint.map(|bytes| Checkpoint::from_bytes(bytes.to_vec())).transpose()?;
+        let made = checkpoint.as_ref().map_or(0, Checkpoint::step);
         let pace = pace(self.generator.device());
         let _aborting = Aborting::new(&signal, &pace)?;
 
         // The pace tells of blocks, the generator of steps: together they say how far the drawing is.
-        let at = Rc::new(Cell::new((0, self.generator.resolve(&request)?.taken())));
+        let at = Rc::new(Cell::new((made, self.generator.resolve(&request)?.taken())));
         let on_preview = on_event.clone();
         let report = {
             let at = at.clone();
@@ -231,8 +237,16 @@ impl Engine {
                 set(&event, "preview", &to_pixels(&image));
                 let _ = on_preview.call1(&JsValue::NULL, &event);
             }
+            Event::Checkpoint(checkpoint) => {
+                let event = to_js(&json!({ "step": checkpoint.step() }));
+                set(&event, "checkpoint", &Uint8Array::from(&checkpoint.to_bytes()[..]));
+                let _ = on_preview.call1(&JsValue::NULL, &event);
+            }
         };
-        let drawing = self.generator.generate(&request, &pace, &mut on_event).await?;
+        let drawing = match checkpoint {
+            Some(checkpoint) => self.generator.resume(&request, checkpoint, &pace, &mut on_event).await?,
+            None => self.generator.generate(&request, &pace, &mut on_event).await?,
+        };
         journal::check()?;
         picture(&drawing)
     }

@@ -15,8 +15,8 @@ const MAX_HEADER: usize = 64 << 20;
 
 /// A GGUF file of which the header is here.
 ///
-/// Memory never holds more of it than two chunks and the largest tensor: each chunk is taken apart as it comes, and each tensor is
-/// brought to its device as soon as its last byte has come.
+/// Memory never holds more of it than two chunks and two tensors, the one that comes and the one before it: each chunk is taken
+/// apart as it comes, and each tensor is brought to its device as soon as its last byte has come.
 pub struct Arrival {
     component: Component,
     header: GgufHeader,

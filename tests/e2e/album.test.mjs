@@ -227,8 +227,8 @@ async function prepared(page, { steps = 2, query = tiny } = {}) {
 async function draw(page, prompt, button = "#draw") {
   if (prompt) await page.locator("#prompt").fill(prompt);
   await page.locator(button).click();
-  await page.locator("#cancel").waitFor();
-  await page.locator("#cancel").waitFor({ state: "hidden" });
+  // The press itself sets the mark that is waited for to go: however fast it draws, it cannot be missed.
+  await page.locator('#draw[aria-disabled="false"]').waitFor();
 }
 
 /** The file of the picture on show. */

@@ -26,22 +26,24 @@ async function says(page, place, english, chinese) {
 }
 const notices = (page) => page.locator("#notices");
 
-/** Opens the page and lets `prepare` into its engine's worker before that has its WebAssembly. */
+/** Opens the page and lets `prepare` into its engine's worker before that has its WebAssembly, and into those that follow. */
 async function withEngine(page, query, prepare) {
-  let release;
-  const held = new Promise((resolve) => (release = resolve));
-  const wasm = /pangu_draw_bg\.wasm$/;
-  await page.context().route(wasm, async (route) => {
-    await held;
+  const first = page.waitForEvent("worker");
+  const prepared = [];
+  page.on("worker", (worker) => prepared.push(worker.evaluate(prepare)));
+  await page.context().route(/pangu_draw_bg\.wasm$/, async (route) => {
+    await first;
+    await Promise.allSettled(prepared);
     await route.continue();
   });
-  const worker = page.waitForEvent("worker");
-  const asked = page.waitForRequest(wasm);
   await open(page, server, query);
-  await asked;
-  await (await worker).evaluate(prepare);
-  release();
-  return worker;
+  return first;
+}
+
+/** Leaves the engines that start from now on as they are. */
+async function withoutEngine(page) {
+  page.removeAllListeners("worker");
+  await page.context().unrouteAll();
 }
 
 async function draw(page) {
@@ -94,7 +96,7 @@ describe("too little memory", () => {
         };
       });
       await says(page, ui(page).error, "There is not enough memory for this.", "内存不足。");
-      await page.context().unrouteAll();
+      await withoutEngine(page);
       await draw(page);
       await ui(page).picture("cat").waitFor();
     }));
@@ -157,18 +159,24 @@ describe("no network", () => {
     }));
 });
 
-test("a graphics device that is lost: Draw starts anew", { timeout }, () =>
+test("a graphics device that is lost again and again: Draw starts anew", { timeout }, () =>
   withPage({ webgpu: true, expected: /lost/ }, async (page) => {
-    const worker = await withEngine(page, { ...query, device: "webgpu" }, () => {
+    await withEngine(page, { ...query, device: "webgpu" }, () => {
       const request = GPUAdapter.prototype.requestDevice;
+      const post = globalThis.postMessage;
       GPUAdapter.prototype.requestDevice = async function (...given) {
-        return (globalThis.gpu = await request.apply(this, given));
+        const device = await request.apply(this, given);
+        globalThis.postMessage = (message, ...more) => {
+          if (message.event?.stage === "text") device.destroy();
+          post.call(globalThis, message, ...more);
+        };
+        return device;
       };
     });
     await ui(page).status.getByText("Ready.").waitFor();
-    await worker.evaluate(() => globalThis.gpu.destroy());
     await draw(page);
     await says(page, ui(page).error, "The graphics device failed.", "图形设备出错。");
+    await withoutEngine(page);
     await ui(page).draw.click();
     await ui(page).status.getByText("Step 2 of 2").waitFor();
   }));

@@ -250,7 +250,8 @@ describe("failing", () => {
       await error.getByText("A setting is out of its range: Steps.").waitFor();
     }));
 
-  test("after a crash of the worker the next drawing starts a new one", { timeout: PATIENCE }, () =>
+  // Playwright runs nothing in Firefox's workers.
+  test("after a crash of the worker the drawing goes on in a new one", { timeout: PATIENCE, skip: FIREFOX }, () =>
     withPage({ expected: /boom/ }, async (page) => {
       await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, error, picture, status } = ui(page);
@@ -262,10 +263,8 @@ describe("failing", () => {
       await status.getByText(/^Step/).waitFor();
       const crash = page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
       await crash.catch(() => {}); // It may be gone before it answers.
-      await error.getByText("The engine stopped unexpectedly").waitFor();
-      await page.getByLabel("Steps").fill("2");
-      await draw.click();
       await picture("cat").waitFor();
+      assert.ok(await error.isHidden());
     }));
 });
 

@@ -305,7 +305,8 @@ describe("an outline", () => {
       assert.equal(name, "UnsupportedError");
     }));
 
-  test("stops while its companion loads, and works afterwards, also after a crash", { timeout }, () =>
+  // Playwright runs nothing in Firefox's workers.
+  test("stops while its companion loads, and works afterwards, also after a crash", { timeout, skip: FIREFOX }, () =>
     withPage({ expected: /boom/ }, async (page) => {
       await open(page, server, tiny);
       const load = page.evaluate(async (request) => {
@@ -322,8 +323,7 @@ describe("an outline", () => {
       const { code, width } = await load;
       assert.equal(code, "cancelled");
       assert.equal(width, 16);
-      const crash = page.workers().at(-1).evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
-      await crash.catch(() => {}); // It may be gone before it answers.
+      await page.workers().at(-1).evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
       await page.waitForTimeout(300);
       const again = await page.evaluate(async () => {
         const { generator, options } = globalThis;

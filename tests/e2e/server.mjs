@@ -27,6 +27,7 @@ const SLOW = 6.5;
  * @property {Record<string, string>} [headers] More headers, or others: `retry-after`, `location`, `content-range`, `etag`.
  * @property {boolean} [ignoreRange] Answers 200 and the whole file.
  * @property {boolean} [gzip] Compresses the body, and says so.
+ * @property {string} [before] Puts this text before the file's.
  * @property {number} [flip] Flips the lowest bit of the byte at this offset of the file.
  * @property {number} [part] Answers only so many bytes of the range, and says so.
  * @property {number} [extra] The body is that many bytes longer than `content-length` says.
@@ -108,11 +109,12 @@ export async function serve(www, models) {
     const etag = `"${size}-${found.mtimeMs}"`;
     const type = TYPES[extname(file)] ?? "application/octet-stream";
     const common = { "content-type": type, "cache-control": "no-cache", "accept-ranges": "bytes", etag };
-    if (headers["if-none-match"] === etag) return reply(304, common).end();
+    if (headers["if-none-match"] === etag && !fault.before) return reply(304, common).end();
 
     let body = await readFile(file);
     if (path === "/worker.js") body = Buffer.concat([Buffer.from(tests.prelude), body]);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
+    if (fault.before) body = Buffer.concat([Buffer.from(fault.before), body]);
     if (fault.flip < size) body[fault.flip] ^= 1;
     const whole = !asked.range || fault.ignoreRange || (headers["if-range"] ?? etag) !== etag;
     if (!whole) {

@@ -111,7 +111,7 @@ describe("the panel", () => {
         const table = page.getByRole("table", { name: words.table });
         const decoder = table.getByRole("row", { name: words.decoder });
         assert.match(await decoder.textContent(), /\d.*MB/);
-        assert.equal(await table.locator(".tick").count(), 4);
+        assert.equal(await table.locator(".beat").count(), 4);
         assert.ok(await page.locator("#fusion").isHidden(), "one model drew");
         assert.deepEqual(await violations(page), []);
         await page.setViewportSize({ width: 360, height: 800 });

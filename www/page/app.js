@@ -404,10 +404,16 @@ async function busy(work) {
           technique.hearStep(progress);
           showStep({ ...progress, say });
         },
+        onRestart: () => status("restarting"),
       });
       notices.notice("overflow", picture.arithmetic.overflows.length > 0);
       return finish(options, picture);
     });
+    // Where the GPU was lost, the CPU may draw now.
+    if (generator.info().device !== info?.device) {
+      info = generator.info();
+      describe();
+    }
     notices.sayWhetherKept(generator);
   } catch (error) {
     fail(error);

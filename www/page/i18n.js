@@ -267,6 +267,10 @@ const TEXTS = {
   decoding: { en: "Developing the picture…", zh: "正在生成图像…" },
   drawn: { en: "Drawn in {seconds} s.", zh: "用时 {seconds} 秒。" },
   stopped: { en: "Stopped.", zh: "已取消。" },
+  restarting: {
+    en: "The engine stopped. Restarting it: the drawing goes on where it was…",
+    zh: "引擎意外停止，正在重新启动，随后从中断处继续绘制…",
+  },
 
   onWebgpu: { en: "WebGPU", zh: "WebGPU" },
   onCpu: { en: "CPU", zh: "CPU" },
@@ -328,8 +332,8 @@ const TEXTS = {
     zh: "图形设备出错。请再按“绘制”，或改用 CPU。",
   },
   errorCrash: {
-    en: "The engine stopped unexpectedly. Press Draw: it starts afresh.",
-    zh: "引擎意外停止。再按“绘制”即可重新启动。",
+    en: "The engine stopped unexpectedly, each time it was restarted. A smaller picture may work. Press Draw: it starts afresh.",
+    zh: "引擎多次意外停止，重新启动后仍然如此。可以试试较小的尺寸，然后再按“绘制”。",
   },
   errorOther: { en: "Something went wrong.", zh: "出了点问题。" },
   useCpu: { en: "Draw on the CPU", zh: "改用 CPU" },

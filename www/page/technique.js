@@ -163,7 +163,7 @@ function showTimeline() {
     const marks = [mark("came", { from, to }), ...(needed === null ? [] : [mark("needed", { from: needed })])];
     return row(called(PARTS, component), [came, needed === null ? "–" : seconds(needed)], marks);
   });
-  const ticks = chart.steps.map(({ at, expert }) => mark(`tick ${expert ?? ""}`, { from: at }));
+  const ticks = chart.steps.map(({ at, expert }) => mark(`beat ${expert ?? ""}`, { from: at }));
   const [first, last] = [chart.steps[0], chart.steps[chart.steps.length - 1]];
   const span = `${seconds(first.at)}–${seconds(last.at)}`;
   const steps = row(text("timelineSteps"), [text("timelineStepsOf", { steps: chart.steps.length }), span], ticks);
