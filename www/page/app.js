@@ -614,7 +614,6 @@ const PARAMETERS = {
   mask: "changeMask",
   exchange: "exchange",
   until: "until",
-  draft: "drawsDraft",
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
