@@ -34,6 +34,7 @@ before(async () => {
     rewrite(path, (manifest) => {
       manifest.pipeline.latent.projection = PROJECTION;
       manifest.vocabulary = "vocabulary.json";
+      if (path !== MANIFEST) manifest.name = "sketch";
     });
   }
   writeFileSync(join(model, "vocabulary.json"), JSON.stringify(VOCABULARY));
@@ -126,7 +127,7 @@ describe("the panel", () => {
       await status.getByText("Ready.").waitFor();
       await page.getByText("Pictures that steer").click();
       await page.locator("#steer-file").setInputFiles({
-        name: "lines.svg.png",
+        name: "lines.png",
         mimeType: "image/png",
         buffer: Buffer.from(
           await page.evaluate(async () => {
@@ -139,6 +140,7 @@ describe("the panel", () => {
           }),
         ),
       });
+      await page.locator("#steer-cards").getByRole("listitem").waitFor();
       await prompt.fill("cat");
       await page.locator("#steps").evaluate((input) => (input.value = "4"));
       await draw.click();
