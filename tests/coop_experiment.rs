@@ -24,7 +24,7 @@ use pangu_draw::{
             scene::{Colour, Scene, StyleId},
         },
         eval::dual::DualEncoder,
-        experiments::coop::{Arm, Options, Results, report, run},
+        experiments::coop::{Arm, Measured, Options, Results, report, run},
     },
     weights::{
         Depot,
@@ -148,7 +148,13 @@ fn models(root: &Path) -> Depot {
             },
         },
         companions: BTreeMap::new(),
-        latent: LatentConfig { channels: 4, shift: vec![0.0], scale: vec![1.0], ..pipeline.latent.clone() },
+        latent: LatentConfig {
+            channels: 4,
+            shift: vec![0.0],
+            scale: vec![1.0],
+            projection: None,
+            ..pipeline.latent.clone()
+        },
         image: ImageConfig { width: 64, height: 64, multiple: 16, max: 64 },
         ..pipeline.clone()
     };
@@ -229,7 +235,16 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
 
     let options = Options { budget: Duration::from_secs(3600), ..options };
     let results = run(&dataset, &encoder, depot.clone(), &options).unwrap();
-    assert_eq!(results.measured.iter().map(|m| m.control).collect::<Vec<_>>(), ControlKind::ALL);
+    assert_eq!(results.measured.iter().map(|m| m.name()).collect::<Vec<_>>(), ["outline", "variation", "outline-home"]);
+    let asked = |measured: &Measured| dataset.items[measured.pairs[0].target].style;
+    assert_eq!(
+        results.measured.iter().map(asked).collect::<Vec<_>>(),
+        [StyleId::Flat, StyleId::Flat, StyleId::Sticker]
+    );
+    assert_eq!(results.both.len(), 6);
+    assert!(
+        results.both.iter().all(|way| way.scores.len() == 1 && way.scores[0].iter().all(|s| (0.0..=1.0).contains(s)))
+    );
     for measured in &results.measured {
         let arms: Vec<Arm> = measured.rows.iter().map(|row| row.arm).collect();
         assert!(arms.starts_with(&[Arm::Home, Arm::Foreign, Arm::plain(0.2)]) && arms.contains(&Arm::plain(1.0)));
@@ -279,7 +294,7 @@ fn the_whole_experiment_runs_and_goes_on_where_it_stopped() {
     }
     let text = fs::read_to_string(&document).unwrap();
     assert!(text.starts_with("# Title\n") && text.contains("\nA judgement.\n") && !text.contains("\nold\n"));
-    for sheet in ["outline", "variation", "outline-strengths", "both", "drafts", "resolutions"] {
+    for sheet in ["outline", "outline-home", "variation", "outline-strengths", "both", "drafts", "resolutions"] {
         assert_eq!(text.matches(&format!("](coop/{sheet}.png)")).count(), 1, "{sheet}");
         assert!(root.join(format!("coop/{sheet}.png")).exists());
     }
