@@ -103,10 +103,26 @@ describe("too little memory", () => {
 describe("what is fetched cannot be kept", () => {
   test("because the browser keeps nothing for the page", { timeout }, () =>
     withPage({ args: ["--host-resolver-rules=MAP insecure.test 127.0.0.1"] }, async (page) => {
+      // An insecure page has no files; neither it nor its worker gets a database.
+      const refuse = () => {
+        IDBFactory.prototype.open = () => { throw new DOMException("no", "SecurityError"); };
+      };
+      server.prelude = `(${refuse})();`;
+      await page.addInitScript(refuse);
       await open(page, { url: server.url.replace("127.0.0.1", "insecure.test") }, query);
       await says(page, notices(page), "This browser keeps no files for this page", "此浏览器不为本页面保存文件");
       await draw(page);
       await ui(page).picture("cat").waitFor();
+    }).finally(() => (server.prelude = "")));
+
+  test("is kept in a database where there are no files, and nothing is said", { timeout }, () =>
+    withPage({ args: ["--host-resolver-rules=MAP insecure.test 127.0.0.1"] }, async (page) => {
+      await open(page, { url: server.url.replace("127.0.0.1", "insecure.test") }, query);
+      await draw(page);
+      await ui(page).picture("cat").waitFor();
+      await page.locator("#kept > summary").click();
+      await page.locator("#kept-list li").waitFor();
+      assert.ok(await notices(page).isHidden());
     }));
 
   test("because there is no room", { timeout }, () =>

@@ -54,7 +54,7 @@ describe("drawing", () => {
       await prompt.fill(request.prompt);
       await page.getByLabel("Seed").fill(String(request.seed));
       await page.getByText("Advanced").click();
-      await page.getByLabel("Steps").fill("2");
+      await page.getByLabel("Steps", { exact: true }).fill("2");
       await page.getByLabel("Guidance").fill("3");
       await page.getByLabel("Sampler").selectOption("euler");
       await draw.click();
@@ -151,13 +151,13 @@ describe("stopping", () => {
       await prompt.fill("red apple");
       await status.getByText("Ready.").waitFor();
       await page.getByText("Advanced").click();
-      await page.getByLabel("Steps").fill("200");
+      await page.getByLabel("Steps", { exact: true }).fill("200");
       await draw.click();
       await status.getByText(/^Step \d+ of 200$/).waitFor();
       await cancel.click();
       await status.getByText("Stopped.").waitFor();
       assert.ok(await cancel.isHidden());
-      await page.getByLabel("Steps").fill("2");
+      await page.getByLabel("Steps", { exact: true }).fill("2");
       await draw.click();
       await picture("red apple").waitFor();
     }));
@@ -245,7 +245,7 @@ describe("failing", () => {
       const { prompt, draw, error } = ui(page);
       await prompt.fill("cat");
       await page.getByText("Advanced").click();
-      await page.getByLabel("Steps").fill("0");
+      await page.getByLabel("Steps", { exact: true }).fill("0");
       await draw.click();
       await error.getByText("A setting is out of its range: Steps.").waitFor();
     }));
@@ -258,7 +258,7 @@ describe("failing", () => {
       await prompt.fill("cat");
       await status.getByText("Ready.").waitFor();
       await page.getByText("Advanced").click();
-      await page.getByLabel("Steps").fill("200");
+      await page.getByLabel("Steps", { exact: true }).fill("200");
       await draw.click();
       await status.getByText(/^Step/).waitFor();
       const crash = page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));

@@ -31,14 +31,27 @@ export function notice(key, so) {
   speak();
 }
 
-/** Whether the browser lets this page keep files: private windows and insecure pages often may not. */
-async function writable() {
+/** Whether the browser lets this page keep anything, in files or in a database: private windows often may not. */
+async function storable() {
   try {
     await navigator.storage.getDirectory();
-    return "createWritable" in FileSystemFileHandle.prototype;
+    if ("createWritable" in FileSystemFileHandle.prototype) return true;
   } catch {
-    return false;
+    // There may be a database.
   }
+  return new Promise((resolve) => {
+    try {
+      const probe = indexedDB.open("pangu-draw-probe");
+      probe.onsuccess = () => {
+        probe.result.close();
+        indexedDB.deleteDatabase("pangu-draw-probe");
+        resolve(true);
+      };
+      probe.onerror = () => resolve(false);
+    } catch {
+      resolve(false);
+    }
+  });
 }
 
 /** Says so if what a model has fetched will have to be fetched again. @param {Generator} generator */
@@ -46,7 +59,7 @@ export async function sayWhetherKept(generator) {
   // What cannot be found out is not said.
   const plan = await generator.plan().catch(() => undefined);
   const lost = Boolean(plan?.components.some(({ here, bytes, storedBytes }) => here && storedBytes < bytes));
-  const room = lost && (await writable());
+  const room = lost && (await storable());
   notice("noStore", lost && !room);
   notice("noRoom", lost && room);
 }
