@@ -28,6 +28,7 @@ const TEXTS = {
   stepping: { en: "Step {step} of {steps}", zh: "第 {step} 步，共 {steps} 步" },
   decoding: { en: "Finishing the picture…", zh: "正在生成图像…" },
   drawn: { en: "Drawn in {seconds} s.", zh: "用时 {seconds} 秒。" },
+  restarting: { en: "The engine stopped; another one goes on…", zh: "引擎停止了，正由新的引擎接着画…" },
   stopped: { en: "Stopped.", zh: "已取消。" },
   sayFetching: { en: "Downloading {total}.", zh: "正在下载 {total}。" },
   sayDrawing: { en: "Drawing.", zh: "正在绘制。" },

@@ -12,7 +12,7 @@
  */
 
 /**
- * @import { ControlKind, DeviceChoice, DrawOptions, Info, LoadProgress, PanguDrawElement as Face, PanguDrawElementEventMap, Picture, QueuePolicy, StepProgress } from "./types.js"
+ * @import { ControlKind, DeviceChoice, DrawOptions, Info, LoadProgress, PanguDrawElement as Face, PanguDrawElementEventMap, Picture, QueuePolicy, Restart, StepProgress } from "./types.js"
  * @import { Key, Language, Values } from "./element-i18n.js"
  */
 
@@ -510,7 +510,7 @@ export class PanguDrawElement extends Base {
   }
 
   /** What is done with what is heard of a drawing. @param {Partial<DrawOptions>} options */
-  #hearing({ onLoad, onStep }) {
+  #hearing({ onLoad, onStep, onRestart }) {
     const showLoad = perFrame((/** @type {LoadProgress} */ progress) => this.#showLoad(progress));
     const showStep = perFrame((/** @type {StepProgress} */ progress) => this.#showStep(progress));
     return {
@@ -525,6 +525,10 @@ export class PanguDrawElement extends Base {
         // Reports come faster than frames do; a preview must not be lost among them.
         if (progress.preview) this.#preview(progress.preview);
         showStep(progress);
+      },
+      onRestart: (/** @type {Restart} */ restart) => {
+        onRestart?.(restart);
+        this.#say("restarting");
       },
     };
   }
