@@ -107,6 +107,7 @@ describe("the panel", () => {
         await page.keyboard.press("Tab");
         const film = page.getByRole("list", { name: words.film });
         assert.ok(await film.evaluate((list) => list === document.activeElement), "the strip scrolls by keyboard");
+        await film.getByRole("listitem").nth(3).waitFor(); // It fills a moment after it was opened.
         assert.equal(await film.getByRole("listitem").count(), 4);
         assert.equal(await film.getByRole("img", { name: words.step }).count(), 4);
         const table = page.getByRole("table", { name: words.table });
