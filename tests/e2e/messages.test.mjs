@@ -184,6 +184,6 @@ test("a graphics device that is lost: another takes its place", { timeout }, () 
     await ui(page).status.getByText("Ready.").waitFor();
     await worker.evaluate(() => globalThis.gpu.destroy());
     await draw(page);
-    await ui(page).status.getByText(/^(Step 2 of 2|Finishing the picture|Drawn in)/).waitFor();
+    await ui(page).status.getByText(/^(Step 2 of 2|Developing the picture|Drawn in)/).waitFor();
     assert.ok(await ui(page).error.isHidden());
   }));
