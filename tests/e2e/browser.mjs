@@ -141,3 +141,10 @@ export function meanDifference(a, b) {
   assert.equal(a.length, b.length);
   return a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
 }
+
+/** Fails if axe finds anything on the page. @param {string} [what] names the state that it is in */
+export async function assertAccessible(page, what) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
+}

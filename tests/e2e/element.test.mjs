@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, ROOT, model, save, start, withPage } from "./browser.mjs";
+import { PATIENCE, ROOT, model, save, start, withPage, assertAccessible } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 /** Serves the package to every origin. */
@@ -594,9 +594,7 @@ describe("for a visitor", () => {
         async (page, element) => {
           await element.evaluate((element, width) => (element.style.width = `${width}px`), width);
           const check = async (state) => {
-            await page.evaluate(AXE);
-            const { violations } = await page.evaluate(() => window.axe.run());
-            assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], state);
+            await assertAccessible(page, state);
             const [inner, outer] = await element.evaluate(({ shadowRoot, clientWidth }) => [shadowRoot.firstElementChild.scrollWidth, clientWidth]);
             assert.ok(inner <= outer, `${state}: nothing sticks out`);
           };

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, open, start, ui, withPage } from "./browser.mjs";
+import { PATIENCE, open, start, ui, withPage, assertAccessible } from "./browser.mjs";
 
 const timeout = 2 * PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -15,9 +15,7 @@ after(() => server?.close());
 
 /** Fails unless the page is accessible, needs no sideways scrolling and, for fingers, has nothing too small. */
 async function look(page, what, fingers) {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => window.axe.run());
-  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
+  await assertAccessible(page, what);
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `no sideways scrolling: ${what}`);
   if (!fingers) return;
   const small = await page.evaluate((least) => {

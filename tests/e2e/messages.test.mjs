@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, ROOT, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { PATIENCE, ROOT, model, open, start, ui, withPage, work, assertAccessible } from "./browser.mjs";
 
 const timeout = 2 * PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -16,9 +16,7 @@ after(() => server?.close());
 /** Waits until `place` says both sentences, one after the other was chosen; it must be accessible, too. */
 async function says(page, place, english, chinese) {
   await place.getByText(english).waitFor();
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => window.axe.run());
-  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
+  await assertAccessible(page);
   await page.getByRole("button", { name: "中文" }).click();
   await place.getByText(chinese).waitFor();
   await page.getByRole("button", { name: "English" }).click();
