@@ -4,7 +4,7 @@ use pangu_draw::{
     Result,
     device::{self, DeviceChoice},
     nets::Pace,
-    pipeline::{Event, Generator, Request},
+    pipeline::{Event, Generator, LoadProgress, Request},
     weights::{
         Depot,
         source::{FolderSource, Pending, Source},
@@ -12,7 +12,12 @@ use pangu_draw::{
     },
 };
 use pollster::block_on;
-use std::{cell::RefCell, ops::Range, rc::Rc};
+use std::{
+    cell::RefCell,
+    ops::Range,
+    rc::Rc,
+    task::{Context, Waker},
+};
 
 const PARTS: [&str; 4] = ["text", "structure", "texture", "decoder"];
 
@@ -150,4 +155,44 @@ fn a_load_brings_what_the_first_step_needs() {
     assert_eq!((weights(&read), generator.resident_bytes()), (bytes(&generator, &PARTS), (0, 0)));
     draw(&generator);
     assert_eq!(weights(&read), 0);
+}
+
+/// Loads what `request` needs beside `other`, a load that is under way; how far the load then says to have come.
+fn load_beside(generator: &Generator, request: &Request, other: impl Future<Output = Result<()>>) -> Option<[u64; 2]> {
+    let mut last = None;
+    let mut on_progress = |progress: LoadProgress| last = Some([progress.loaded_bytes, progress.total_bytes]);
+    let pace = Pace::free();
+    let (other, load) =
+        block_on(futures_util::future::join(other, generator.prepare(request, &pace, &mut on_progress)));
+    other.unwrap();
+    load.unwrap();
+    last
+}
+
+#[test]
+fn a_load_ends_whole_whatever_comes_beside_it() {
+    let pace = Pace::free();
+    let image = pangu_draw::Image::new(1, 1, vec![0; 4]).unwrap();
+    let more = Request { init: Some(image), ..request() };
+    for polls in 0.. {
+        let (generator, _) = remote(u64::MAX, true);
+        let mut nothing = |_| ();
+        let mut other = Box::pin(generator.prepare(&more, &pace, &mut nothing));
+        let mut context = Context::from_waker(Waker::noop());
+        if (0..polls).any(|_| other.as_mut().poll(&mut context).is_ready()) {
+            assert!(polls > PARTS.len(), "it was interrupted at every chunk");
+            break;
+        }
+        // The other load goes on, or it is dropped with what it has.
+        let goes_on = polls % 2 == 0;
+        let last = if goes_on {
+            load_beside(&generator, &more, other)
+        } else {
+            drop(other);
+            load_beside(&generator, &request(), async { Ok(()) })
+        };
+        if let Some([loaded, total]) = last {
+            assert_eq!(loaded, total, "beside another after {polls} polls, which goes on: {goes_on}");
+        }
+    }
 }

@@ -158,7 +158,8 @@ impl Generator {
     /// Counts what is not here among what is to arrive.
     fn expect(&self, parts: &[Rc<dyn Part>]) {
         let traffic = self.depot.traffic();
-        traffic.settle();
+        // A file that has come whole, but of which the network is not made yet, will not come again.
+        traffic.settle(|sha256| self.residency.is_coming(sha256));
         parts.iter().filter(|part| !part.is_here()).for_each(|part| traffic.expect(part.component()));
     }
 

@@ -63,6 +63,8 @@ pub trait Part {
     fn depot(&self) -> &Depot;
     /// Whether it is in memory.
     fn is_here(&self) -> bool;
+    /// Whether it is on its way into memory.
+    fn is_coming(&self) -> bool;
     /// Whether nobody needs it now.
     fn is_idle(&self) -> bool;
     /// When it was needed last, by [`Residency::uses`].
@@ -114,6 +116,12 @@ impl Residency {
         });
         self.parts.borrow_mut().insert(key, part.clone());
         Ok(part)
+    }
+
+    /// Whether the file of these checksums is on its way into memory.
+    pub fn is_coming(&self, sha256: &[String]) -> bool {
+        let parts = self.parts.borrow();
+        parts.iter().any(|((sums, _), part)| sums == sha256 && part.is_coming())
     }
 
     /// Where the networks live.
@@ -227,6 +235,10 @@ impl<T: 'static> Part for Resident<T> {
 
     fn is_here(&self) -> bool {
         self.here.borrow().is_some()
+    }
+
+    fn is_coming(&self) -> bool {
+        self.coming.try_lock().is_none()
     }
 
     fn is_idle(&self) -> bool {

@@ -77,9 +77,9 @@ impl Traffic {
         counts.files.entry(component.sha256.clone()).or_insert_with(new);
     }
 
-    /// Forgets what has arrived whole, so that a further load is counted by itself.
-    pub fn settle(&self) {
-        self.0.borrow_mut().files.retain(|_, file| file.loaded() < file.bytes);
+    /// Forgets all but the files that are still `coming`, by their checksums, so that a further load is counted by itself.
+    pub fn settle(&self, coming: impl Fn(&[String]) -> bool) {
+        self.0.borrow_mut().files.retain(|sums, _| coming(sums));
     }
 
     /// What [`Traffic::news`] counts from.
