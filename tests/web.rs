@@ -238,10 +238,10 @@ async fn layers_multiply_by_blocks() {
 
 /// As natively (tests/heap.rs).
 #[wasm_bindgen_test]
-async fn a_load_holds_two_chunks_and_two_tensors() {
-    let peak = heap::peak_of_a_load(&webgpu().await).await;
-    console_log!("a load held {peak} bytes");
-    assert!(peak <= 2 * heap::CHUNK + 2 * heap::TENSOR + heap::SMALL, "{peak} bytes");
+async fn loads_take_two_chunks_and_a_tensor() {
+    let devices = [("cpu", Device::flex()), ("webgpu", webgpu().await)];
+    heap::loads_take_two_chunks_and_a_tensor(&devices, |line| console_log!("{line}")).await;
+    journal::check().expect("no error in the log");
 }
 
 /// The hashes that tests/diffusion.rs expects natively.

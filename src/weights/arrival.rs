@@ -15,8 +15,9 @@ const MAX_HEADER: usize = 64 << 20;
 
 /// A GGUF file of which the header is here.
 ///
-/// Memory never holds more of it than two chunks and two tensors, the one that comes and the one before it: each chunk is taken
-/// apart as it comes, and each tensor is brought to its device as soon as its last byte has come.
+/// Memory never holds more of it than two chunks and the tensor that comes, or a [piece](super::PIECE) of that if it is long and
+/// goes to a GPU: each chunk is taken apart as it comes, into the form in which the device keeps the tensor, and what is whole goes
+/// there before anything else takes memory. The CPU keeps tensors in the memory in which they came.
 pub struct Arrival {
     component: Component,
     header: GgufHeader,
@@ -101,7 +102,6 @@ impl Arrival {
             self.bytes(start, len, &mut |piece| incoming.push(piece)).await?;
             let placed = incoming.finish()?;
             assembly.place(&name, placed);
-            assembly.flush()?;
         }
         // What follows the last tensor is padding, but it belongs to the file that is to be stored whole.
         self.drain().await?;

@@ -19,6 +19,6 @@ mod traffic;
 
 pub use arrival::Arrival;
 pub use depot::{Depot, stock, watched};
-pub use module::{load, save, write_module};
+pub use module::{PIECE, load, save, write_module};
 pub use tensor::{StoredTensor, TensorSource};
 pub use traffic::{LoadProgress, Traffic};

@@ -9,11 +9,12 @@ use super::{
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{DType, Device, Int, Tensor, TensorData},
+    tensor::{Basic, DType, Device, Element, Int, Shape, Tensor, TensorData},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
+    ops::Range,
 };
 
 /// Loads every parameter of `module` from `source`, where each is looked up as `prefix` + its path.
@@ -238,17 +239,6 @@ impl<M: Module> Assembly<M> {
         self.placed.insert(name.into(), placed);
     }
 
-    /// Sends what was placed to its device: what waits for that waits in memory.
-    ///
-    /// # Errors
-    /// [`Error::Device`].
-    pub fn flush(&self) -> Result<()> {
-        match self.places.values().next() {
-            Some(place) => place.device.flush().map_err(|error| Error::Device(format!("{error:?}"))),
-            None => Ok(()),
-        }
-    }
-
     /// The network, all tensors in their places.
     ///
     /// # Panics
@@ -259,20 +249,34 @@ impl<M: Module> Assembly<M> {
     }
 }
 
-/// A tensor that comes piece by piece. Memory holds it once, as its device will have it; of one in parts, a part.
+/// Bytes of one tensor that a GPU is given at once, at most; the default model's tensors are shorter.
+pub const PIECE: usize = 8 << 20;
+
+/// A tensor that comes bit by bit. Memory holds it once, as its device will have it; of a long one that goes to a GPU, a piece.
 pub(super) struct Incoming<'a> {
     place: &'a Place,
     dtype: GgmlType,
     /// The beginning of a block that has not come whole.
     rest: Vec<u8>,
+    /// The piece that comes, and those after it, the next one last.
+    piece: Piece,
+    pieces: Vec<Piece>,
     form: Form,
 }
 
+/// What the device is given at once: some numbers of a part, which has so many. What is not kept in parts is one part.
+#[derive(Debug, Clone)]
+struct Piece {
+    numbers: Range<usize>,
+    of: usize,
+}
+
+/// The piece that comes, and what is on the device: of the last part, the pieces that have come.
 enum Form {
-    /// The numbers in f32.
-    Dense(Vec<f32>),
-    /// The part that comes, the rows of those after it, and the parts that are on their device.
-    Packed(Packer, Vec<usize>, Vec<Tensor<1, Int>>),
+    /// In f32.
+    Dense(Vec<f32>, Option<Tensor<1>>),
+    /// In words.
+    Packed(Packer, Vec<Tensor<1, Int>>),
 }
 
 impl<'a> Incoming<'a> {
@@ -280,26 +284,24 @@ impl<'a> Incoming<'a> {
         let columns = place.shape.iter().skip(1).product::<usize>();
         // Blocks that straddle rows are legal in a file, but no row of theirs could be read alone.
         let packed = columns.is_multiple_of(BLOCK) && (dtype.is_quantized() || place.parts > 1);
-        let form = if packed && place.parts > 0 && !place.device.is_autodiff() {
-            let mut counts: Vec<_> = split(place.shape[0], place.parts).map(|rows| rows.len() * columns).collect();
-            counts.reverse();
-            let first = counts.pop().unwrap_or_default();
-            Form::Packed(Packer::new(dtype, first)?, counts, Vec::new())
+        let packed = packed && place.parts > 0 && !place.device.is_autodiff();
+        let at_once = place.at_once(if packed && dtype.is_quantized() { dtype } else { GgmlType::F32 });
+        let parts = split(place.shape[0], if packed { place.parts } else { 1 }).map(|rows| rows.len() * columns);
+        let mut pieces: Vec<_> = parts.flat_map(|of| pieces(of, at_once)).collect();
+        pieces.reverse();
+        let piece = pieces.pop().expect("a part has pieces");
+        let form = if packed {
+            Form::Packed(Packer::new(dtype, piece.numbers.len())?, Vec::new())
         } else {
-            let (count, mut values) = (place.shape.iter().product(), Vec::new());
-            values.try_reserve_exact(count).map_err(|_| Error::Corrupt {
-                what: "tensor data".into(),
-                why: format!("{count} numbers do not fit into memory"),
-            })?;
-            Form::Dense(values)
+            Form::Dense(room(piece.numbers.len())?, None)
         };
-        Ok(Self { place, dtype, rest: Vec::new(), form })
+        Ok(Self { place, dtype, rest: Vec::new(), piece, pieces, form })
     }
 
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if they are more than the tensor has.
+    /// [`Error::Corrupt`] if they are more than the tensor has; [`Error::Device`].
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
         let block = self.dtype.block_bytes();
         if !self.rest.is_empty() {
@@ -318,53 +320,79 @@ impl<'a> Incoming<'a> {
     }
 
     fn push_blocks(&mut self, mut bytes: &[u8]) -> Result<()> {
-        match &mut self.form {
-            Form::Dense(values) => {
-                let room = values.capacity() - values.len();
-                if bytes.len() / self.dtype.block_bytes() > room / self.dtype.block() {
-                    return Err(self.wrong_length());
+        while !bytes.is_empty() {
+            if self.missing() == 0 {
+                let Some(next) = self.pieces.pop() else { return Err(self.wrong_length()) };
+                // One piece goes before the next one takes memory.
+                self.send();
+                self.place.flush()?;
+                match &mut self.form {
+                    Form::Dense(values, _) => *values = room(next.numbers.len())?,
+                    Form::Packed(packer, _) => *packer = Packer::new(self.dtype, next.numbers.len())?,
                 }
-                self.dtype.read(bytes, values);
+                self.piece = next;
             }
-            Form::Packed(packer, counts, parts) => {
-                while !bytes.is_empty() {
-                    if packer.missing() == 0 {
-                        let Some(count) = counts.pop() else { return Err(self.wrong_length()) };
-                        // One part goes before the next one takes memory.
-                        let full = std::mem::replace(packer, Packer::new(self.dtype, 0)?);
-                        parts.push(self.place.words(full));
-                        *packer = Packer::new(self.dtype, count)?;
-                    }
-                    let (these, rest) = bytes.split_at(bytes.len().min(packer.missing()));
-                    packer.push(these);
-                    bytes = rest;
-                }
+            let (these, others) = bytes.split_at(bytes.len().min(self.missing()));
+            match &mut self.form {
+                Form::Dense(values, _) => self.dtype.read(these, values),
+                Form::Packed(packer, _) => packer.push(these),
             }
+            bytes = others;
         }
         Ok(())
+    }
+
+    /// Bytes of the piece that are still to come, in whole blocks.
+    fn missing(&self) -> usize {
+        match &self.form {
+            Form::Dense(values, _) => {
+                (self.piece.numbers.len() - values.len()) / self.dtype.block() * self.dtype.block_bytes()
+            }
+            Form::Packed(packer, _) => packer.missing(),
+        }
+    }
+
+    /// Gives the piece to the device.
+    fn send(&mut self) {
+        let (device, Piece { numbers, of }) = (&self.place.device, &self.piece);
+        match &mut self.form {
+            Form::Dense(values, tensor) => {
+                *tensor = Some(fill(tensor.take(), std::mem::take(values), numbers.start, *of, device));
+            }
+            Form::Packed(packer, parts) => {
+                let mut part = if numbers.start > 0 { parts.pop() } else { None };
+                let (length, runs) = packer.finish(numbers.start, *of);
+                for (at, words) in runs {
+                    part = Some(fill(part, words, at, length, device));
+                }
+                parts.extend(part);
+            }
+        }
     }
 
     /// The tensor on its device.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if bytes are missing.
-    pub fn finish(self) -> Result<Placed> {
-        let wrong = self.wrong_length();
-        match self.form {
-            _ if !self.rest.is_empty() => Err(wrong),
-            Form::Dense(values) if values.len() != self.place.shape.iter().product::<usize>() => Err(wrong),
-            Form::Dense(values) => Ok(match self.place.shape.len() {
-                1 => Placed::D1(self.place.tensor(values)),
-                2 => Placed::D2(self.place.tensor(values)),
-                3 => Placed::D3(self.place.tensor(values)),
-                _ => Placed::D4(self.place.tensor(values)),
-            }),
-            Form::Packed(packer, counts, _) if packer.missing() > 0 || !counts.is_empty() => Err(wrong),
-            Form::Packed(packer, _, mut parts) => {
-                parts.push(self.place.words(packer));
-                Ok(Placed::Packed(parts))
-            }
+    /// [`Error::Corrupt`] if bytes are missing; [`Error::Device`].
+    pub fn finish(mut self) -> Result<Placed> {
+        let odd = matches!(&self.form, Form::Dense(values, _) if values.len() != self.piece.numbers.len());
+        if !self.rest.is_empty() || self.missing() > 0 || odd || !self.pieces.is_empty() {
+            return Err(self.wrong_length());
         }
+        if !matches!(self.form, Form::Dense(_, None)) {
+            self.send();
+        }
+        let placed = match self.form {
+            Form::Dense(values, sent) => match self.place.shape.len() {
+                1 => Placed::D1(self.place.tensor(values, sent)),
+                2 => Placed::D2(self.place.tensor(values, sent)),
+                3 => Placed::D3(self.place.tensor(values, sent)),
+                _ => Placed::D4(self.place.tensor(values, sent)),
+            },
+            Form::Packed(_, parts) => Placed::Packed(parts),
+        };
+        self.place.flush()?;
+        Ok(placed)
     }
 
     fn wrong_length(&self) -> Error {
@@ -373,18 +401,61 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// The pieces of a part of `of` numbers; one at least.
+fn pieces(of: usize, at_once: usize) -> impl Iterator<Item = Piece> {
+    let start = move |piece: usize| piece.saturating_mul(at_once).min(of);
+    (0..of.div_ceil(at_once).max(1)).map(move |piece| Piece { numbers: start(piece)..start(piece + 1), of })
+}
+
+/// Memory for so many numbers.
+fn room(count: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Error::Corrupt {
+        what: "tensor data".into(),
+        why: format!("{count} numbers do not fit into memory"),
+    })?;
+    Ok(values)
+}
+
+/// Writes `values` into a tensor of `of` elements, from `at` on; into a new one if there is none.
+fn fill<E: Element, K: Basic>(
+    tensor: Option<Tensor<1, K>>,
+    values: Vec<E>,
+    at: usize,
+    of: usize,
+    device: &Device,
+) -> Tensor<1, K> {
+    let (count, options) = (values.len(), (device, E::dtype()));
+    let piece = Tensor::from_data(TensorData::new(values, [count]), options);
+    if count == of {
+        return piece;
+    }
+    tensor.unwrap_or_else(|| Tensor::empty([of], options)).slice_assign([at..at + count], piece)
+}
+
 impl Place {
-    /// The tensor in f32.
-    fn tensor<const D: usize>(&self, values: Vec<f32>) -> Tensor<D> {
-        let tensor = Tensor::<D>::from_data(TensorData::new(values, self.shape.clone()), &self.device);
-        if self.linear { tensor.transpose() } else { tensor }
+    /// How many numbers kept as `dtype` the device is given at once: as many as are longest in memory, in whole words of scales.
+    fn at_once(&self, dtype: GgmlType) -> usize {
+        if self.device.clone().inner() == Device::flex() {
+            // It takes the memory over that they are in.
+            return usize::MAX;
+        }
+        PIECE / (2 * dtype.block_bytes() * BLOCK / dtype.block()) * 2 * BLOCK
     }
 
-    /// A packed part.
-    fn words(&self, packer: Packer) -> Tensor<1, Int> {
-        let words = packer.finish();
-        let shape = [words.len()];
-        Tensor::from_data(TensorData::new(words, shape), (&self.device, DType::U32))
+    /// Sends what was given to the device on its way: what waits for that waits in memory.
+    fn flush(&self) -> Result<()> {
+        self.device.flush().map_err(|error| Error::Device(format!("{error:?}")))
+    }
+
+    /// The tensor in f32, of what was sent or else of `values`.
+    fn tensor<const D: usize>(&self, values: Vec<f32>, sent: Option<Tensor<1>>) -> Tensor<D> {
+        let shape = Shape::from(self.shape.clone());
+        let tensor = match sent {
+            Some(sent) => sent.reshape(shape),
+            None => Tensor::from_data(TensorData::new(values, shape), &self.device),
+        };
+        if self.linear { tensor.transpose() } else { tensor }
     }
 }
 

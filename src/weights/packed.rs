@@ -92,10 +92,19 @@ impl Packer {
         }
     }
 
-    /// All words, as soon as nothing is missing.
-    pub fn finish(self) -> Vec<u32> {
+    /// All words, as soon as nothing is missing, where the numbers are those from `first` on of a packed tensor of `of`: how many
+    /// words that has, and runs of its words with the places where they begin. `first` is a multiple of two blocks.
+    pub fn finish(&mut self, first: usize, of: usize) -> (usize, Vec<(usize, Vec<u32>)>) {
         debug_assert_eq!(self.here, self.blocks, "all bytes have come");
-        self.words
+        let (first, blocks, each) = (first / BLOCK, of / BLOCK, code_words(self.dtype));
+        let mut codes = std::mem::take(&mut self.words);
+        let length = words(self.dtype, blocks).expect("no more words than numbers");
+        if codes.len() == length {
+            return (length, vec![(0, codes)]);
+        }
+        let scales = codes.split_off(self.scales);
+        let runs = [(first * each, codes), (blocks * each + first / 2, scales)];
+        (length, runs.into_iter().filter(|(_, run)| !run.is_empty()).collect())
     }
 }
 
@@ -199,7 +208,9 @@ mod tests {
                 assert_eq!(packer.missing(), bytes.len() - middle);
                 packer.push(&bytes[middle..]);
                 assert_eq!(packer.missing(), 0);
-                let words = packer.finish();
+                let (length, mut runs) = packer.finish(0, count);
+                let (0, words) = runs.remove(0) else { panic!("one run, from the start") };
+                assert_eq!((length, runs.len()), (words.len(), 0));
                 let kept = if dtype == GgmlType::F16 { count * 4 } else { bytes.len().next_multiple_of(4) };
                 assert_eq!(words.len() * 4, kept);
                 let packed = Blocks::new(&words, count).unwrap();
@@ -211,6 +222,27 @@ mod tests {
                 packed.read(count - BLOCK, &mut last);
                 assert_eq!(last, expected[count - BLOCK..]);
             }
+        }
+    }
+
+    #[test]
+    fn pieces_are_runs_of_the_whole() {
+        for dtype in GgmlType::ALL {
+            let count = 7 * BLOCK;
+            let values: Vec<f32> = (0..count).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+            let packed = |numbers: Range<usize>| {
+                let mut packer = Packer::new(dtype, numbers.len()).unwrap();
+                packer.push(&dtype.quantize(&values[numbers.clone()]).unwrap());
+                packer.finish(numbers.start, count)
+            };
+            let (length, whole) = packed(0..count);
+            let mut joined = vec![0; length];
+            for numbers in [4 * BLOCK..count, 0..2 * BLOCK, 2 * BLOCK..4 * BLOCK] {
+                let (of, runs) = packed(numbers);
+                assert_eq!(of, length);
+                runs.iter().for_each(|(at, run)| joined[*at..*at + run.len()].copy_from_slice(run));
+            }
+            assert_eq!([(0, joined)], whole[..]);
         }
     }
 

@@ -1,5 +1,6 @@
-//! Counts what is allocated, and loads a network meanwhile: for tests that are alone in their process.
+//! Counts what is allocated, and loads networks meanwhile: for tests that are alone in their process.
 
+use super::common::relative_error;
 use burn::{
     module::Module,
     nn::LinearConfig,
@@ -9,7 +10,7 @@ use pangu_draw::{
     Result,
     nets::layers::Linear,
     weights::{
-        Arrival, Depot,
+        Arrival, Depot, PIECE,
         gguf::Metadata,
         manifest::{self, Component, Manifest, Title},
         quant::GgmlType,
@@ -49,25 +50,44 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes of a chunk, and of the network's largest tensor.
-pub const CHUNK: usize = 512 << 10;
-pub const TENSOR: usize = SIDE * SIDE / 32 * 34;
-/// Bytes of all that is not weights: names, handles, requests to the device.
-pub const SMALL: usize = 128 << 10;
+/// Bytes of a chunk.
+const CHUNK: usize = 512 << 10;
+/// Bytes of all that is not weights: names, shapes, handles, requests to the device.
+const SMALL: usize = 128 << 10;
 
-const SIDE: usize = 512;
-const LAYERS: usize = 64;
+/// A network whose tensors are all alike: square, so many numbers along a side.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    dtype: GgmlType,
+    side: usize,
+    layers: usize,
+}
+
+/// Tensors that a GPU is given at once, and longer ones.
+const CASES: [Case; 5] = [
+    Case { dtype: GgmlType::Q8_0, side: 1024, layers: 16 },
+    Case { dtype: GgmlType::F16, side: 1024, layers: 4 },
+    Case { dtype: GgmlType::Q8_0, side: 4096, layers: 2 },
+    Case { dtype: GgmlType::Q4_0, side: 4096, layers: 2 },
+    Case { dtype: GgmlType::F32, side: 2048, layers: 2 },
+];
+
+impl Case {
+    /// Bytes of a tensor on its device.
+    fn tensor(&self) -> usize {
+        let kept = if self.dtype.is_quantized() { self.dtype } else { GgmlType::F32 };
+        kept.byte_len(self.side * self.side).unwrap()
+    }
+
+    fn net(&self, device: &Device) -> Net {
+        let layer = || LinearConfig::new(self.side, self.side).with_bias(false).init(device).into();
+        Net { layers: (0..self.layers).map(|_| layer()).collect() }
+    }
+}
 
 #[derive(Module, Debug)]
 struct Net {
     layers: Vec<Linear>,
-}
-
-impl Net {
-    fn new(device: &Device) -> Self {
-        let layer = || LinearConfig::new(SIDE, SIDE).with_bias(false).init(device).into();
-        Self { layers: (0..LAYERS).map(|_| layer()).collect() }
-    }
 }
 
 /// A file far away.
@@ -89,17 +109,49 @@ impl Source for Far {
     }
 }
 
-/// Loads 17 MiB of `Q8_0` onto `device`; answers how much more memory that took in between than before.
-pub async fn peak_of_a_load(device: &Device) -> usize {
-    let bytes = write_module(&Net::new(&Device::flex()), "", GgmlType::Q8_0, &Metadata::new(), Vec::new()).unwrap();
-    assert!(bytes.len() > LAYERS * TENSOR);
+/// Loads every network onto every device, and holds what that took against what it may take: two chunks beside the tensor that
+/// comes, or the piece of it that a GPU is given at once; the CPU's weights are in the same memory, and stay. Networks are as
+/// on the first device.
+pub async fn loads_take_two_chunks_and_a_tensor(devices: &[(&str, Device)], say: impl Fn(String)) {
+    for case in CASES {
+        let file = write_module(&case.net(&Device::flex()), "", case.dtype, &Metadata::new(), Vec::new()).unwrap();
+        let file = Rc::new(file);
+        let mut expected = None;
+        for (name, device) in devices {
+            let Load { peak, kept, output } = load(case, file.clone(), device).await;
+            let (stays, comes) = match *device == Device::flex() {
+                true => (case.layers * case.tensor(), 0),
+                false => (0, case.tensor().min(PIECE)),
+            };
+            let beside = peak as f64 - (stays + 2 * CHUNK) as f64;
+            say(format!("{name}: {case:?}: {peak} bytes at once, {beside} beside ..; {kept} stay"));
+            assert!(kept <= stays + SMALL, "{name}: {kept} bytes stay of {case:?}");
+            assert!(peak <= stays + comes + 2 * CHUNK + SMALL, "{name}: {peak} bytes at once for {case:?}");
+            let expected = expected.get_or_insert_with(|| output.clone());
+            assert!(relative_error(&output, expected) <= 1e-4, "{name}: {case:?}");
+        }
+    }
+}
+
+/// What a load took.
+struct Load {
+    /// Bytes that there were more at once than before.
+    peak: usize,
+    /// Bytes that there were more in the end.
+    kept: usize,
+    /// What the network makes of ones.
+    output: Vec<f32>,
+}
+
+/// Loads the network out of its file onto `device`.
+async fn load(case: Case, file: Rc<Vec<u8>>, device: &Device) -> Load {
     let component = Component {
         role: "net".into(),
         network: "Net".into(),
         file: "net.gguf".into(),
         folder: None,
-        bytes: bytes.len() as u64,
-        sha256: bytes.chunks(CHUNK).map(|chunk| hex::encode(Sha256::digest(chunk))).collect(),
+        bytes: file.len() as u64,
+        sha256: file.chunks(CHUNK).map(|chunk| hex::encode(Sha256::digest(chunk))).collect(),
     };
     let manifest = Manifest {
         format: manifest::FORMAT,
@@ -112,19 +164,21 @@ pub async fn peak_of_a_load(device: &Device) -> usize {
         vocabulary: None,
         pipeline: serde_json::Value::Null,
     };
-    let depot = Depot::new(Rc::new(Far(Rc::new(bytes))), None);
+    let depot = Depot::new(Rc::new(Far(file)), None);
     let load = async || {
-        let net = Net::new(device);
+        let net = case.net(device);
         Arrival::new(&depot, &manifest, &component).await.unwrap().load(net, "").await.unwrap()
     };
-    // What the device needs for itself is allocated with the first load, and with the first reading.
+    // Once all that was sent to the device has come there.
     let settle = async || Tensor::<1>::zeros([1], device).into_data_async().await.map(drop).unwrap();
+    // What the device needs for itself is allocated with the first load, and with the first reading.
     drop(load().await);
     settle().await;
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let net = load().await;
     settle().await;
-    drop(net);
-    PEAK.load(Ordering::Relaxed) - before
+    let (peak, kept) = (PEAK.load(Ordering::Relaxed) - before, NOW.load(Ordering::Relaxed) - before);
+    let output = net.layers.iter().fold(Tensor::<2>::ones([1, case.side], device), |x, layer| layer.forward(x));
+    Load { peak, kept, output: output.into_data_async().await.unwrap().try_to_vec().unwrap() }
 }
