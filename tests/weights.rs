@@ -12,7 +12,7 @@ use pangu_draw::{
     Error,
     nets::layers::{Conv2d, Linear},
     weights::{
-        TensorSource,
+        PIECE, TensorSource,
         gguf::{GgufFile, GgufWriter, Metadata, TensorInfo, TensorPlan, Value},
         load,
         quant::GgmlType,
@@ -115,6 +115,28 @@ fn quantized_weights_stay_quantized() {
             for ((name, _, expected), (_, _, found)) in save(&reference, "").into_iter().zip(save(&net, "")) {
                 assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{name} on {kind}");
             }
+        }
+    }
+}
+
+/// What is longer than a GPU is given at once comes there in pieces, and is whole.
+#[test]
+fn long_tensors_come_in_pieces() {
+    // An odd number of blocks a row.
+    let long = |device: &Device| Linear::from(LinearConfig::new(4128, 4096).with_bias(false).init(device));
+    let net = long(&Device::flex());
+    for dtype in GgmlType::ALL {
+        let file = write_module(&net, "", dtype, &Metadata::new(), Vec::new()).unwrap();
+        let file = GgufFile::new("net.gguf", file).unwrap();
+        let stored = file.tensor("weight").unwrap().unwrap();
+        let count = stored.shape.iter().product();
+        let kept = if dtype.is_quantized() { dtype } else { GgmlType::F32 };
+        assert!(kept.byte_len(count).unwrap() > PIECE);
+        let expected = dtype.dequantize(&stored.bytes, count).unwrap();
+        for (kind, device) in devices() {
+            let loaded = load(long(&device), &file, "").unwrap();
+            assert_eq!(loaded.is_packed(), dtype.is_quantized());
+            assert!(save(&loaded, "")[0].2 == expected, "{dtype} on {kind}");
         }
     }
 }

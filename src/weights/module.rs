@@ -9,7 +9,7 @@ use super::{
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Basic, DType, Device, Element, Int, Shape, Tensor, TensorData},
+    tensor::{DType, Device, Element, Int, Shape, Tensor, TensorData, kind::Basic},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -258,9 +258,9 @@ pub(super) struct Incoming<'a> {
     dtype: GgmlType,
     /// The beginning of a block that has not come whole.
     rest: Vec<u8>,
-    /// The piece that comes, and those after it, the next one last.
+    /// The piece that comes, and those after it.
     piece: Piece,
-    pieces: Vec<Piece>,
+    pieces: std::vec::IntoIter<Piece>,
     form: Form,
 }
 
@@ -271,10 +271,10 @@ struct Piece {
     of: usize,
 }
 
-/// The piece that comes, and what is on the device: of the last part, the pieces that have come.
+/// The piece that comes, and the parts that are on the device, the last as far as its pieces were sent.
 enum Form {
     /// In f32.
-    Dense(Vec<f32>, Option<Tensor<1>>),
+    Dense(Vec<f32>, Vec<Tensor<1>>),
     /// In words.
     Packed(Packer, Vec<Tensor<1, Int>>),
 }
@@ -287,15 +287,16 @@ impl<'a> Incoming<'a> {
         let packed = packed && place.parts > 0 && !place.device.is_autodiff();
         let at_once = place.at_once(if packed && dtype.is_quantized() { dtype } else { GgmlType::F32 });
         let parts = split(place.shape[0], if packed { place.parts } else { 1 }).map(|rows| rows.len() * columns);
-        let mut pieces: Vec<_> = parts.flat_map(|of| pieces(of, at_once)).collect();
-        pieces.reverse();
-        let piece = pieces.pop().expect("a part has pieces");
+        let mut pieces = parts.flat_map(|of| pieces(of, at_once)).collect::<Vec<_>>().into_iter();
+        let piece = pieces.next().expect("a part has pieces");
         let form = if packed {
             Form::Packed(Packer::new(dtype, piece.numbers.len())?, Vec::new())
         } else {
-            Form::Dense(room(piece.numbers.len())?, None)
+            Form::Dense(room(piece.numbers.len())?, Vec::new())
         };
-        Ok(Self { place, dtype, rest: Vec::new(), piece, pieces, form })
+        let incoming = Self { place, dtype, rest: Vec::new(), piece, pieces, form };
+        let whole = place.shape.iter().product::<usize>().is_multiple_of(dtype.block());
+        if whole { Ok(incoming) } else { Err(incoming.wrong_length()) }
     }
 
     /// Takes the next bytes.
@@ -322,7 +323,7 @@ impl<'a> Incoming<'a> {
     fn push_blocks(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             if self.missing() == 0 {
-                let Some(next) = self.pieces.pop() else { return Err(self.wrong_length()) };
+                let Some(next) = self.pieces.next() else { return Err(self.wrong_length()) };
                 // One piece goes before the next one takes memory.
                 self.send();
                 self.place.flush()?;
@@ -342,7 +343,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Bytes of the piece that are still to come, in whole blocks.
+    /// Bytes of the piece that are still to come.
     fn missing(&self) -> usize {
         match &self.form {
             Form::Dense(values, _) => {
@@ -356,16 +357,10 @@ impl<'a> Incoming<'a> {
     fn send(&mut self) {
         let (device, Piece { numbers, of }) = (&self.place.device, &self.piece);
         match &mut self.form {
-            Form::Dense(values, tensor) => {
-                *tensor = Some(fill(tensor.take(), std::mem::take(values), numbers.start, *of, device));
-            }
+            Form::Dense(values, parts) => fill(parts, std::mem::take(values), numbers.start, *of, device),
             Form::Packed(packer, parts) => {
-                let mut part = if numbers.start > 0 { parts.pop() } else { None };
                 let (length, runs) = packer.finish(numbers.start, *of);
-                for (at, words) in runs {
-                    part = Some(fill(part, words, at, length, device));
-                }
-                parts.extend(part);
+                runs.into_iter().for_each(|(at, words)| fill(parts, words, at, length, device));
             }
         }
     }
@@ -375,20 +370,20 @@ impl<'a> Incoming<'a> {
     /// # Errors
     /// [`Error::Corrupt`] if bytes are missing; [`Error::Device`].
     pub fn finish(mut self) -> Result<Placed> {
-        let odd = matches!(&self.form, Form::Dense(values, _) if values.len() != self.piece.numbers.len());
-        if !self.rest.is_empty() || self.missing() > 0 || odd || !self.pieces.is_empty() {
+        if !self.rest.is_empty() || self.missing() > 0 || self.pieces.len() > 0 {
             return Err(self.wrong_length());
         }
-        if !matches!(self.form, Form::Dense(_, None)) {
-            self.send();
-        }
+        self.send();
         let placed = match self.form {
-            Form::Dense(values, sent) => match self.place.shape.len() {
-                1 => Placed::D1(self.place.tensor(values, sent)),
-                2 => Placed::D2(self.place.tensor(values, sent)),
-                3 => Placed::D3(self.place.tensor(values, sent)),
-                _ => Placed::D4(self.place.tensor(values, sent)),
-            },
+            Form::Dense(_, mut parts) => {
+                let tensor = parts.pop().expect("sent above");
+                match self.place.shape.len() {
+                    1 => Placed::D1(self.place.tensor(tensor)),
+                    2 => Placed::D2(self.place.tensor(tensor)),
+                    3 => Placed::D3(self.place.tensor(tensor)),
+                    _ => Placed::D4(self.place.tensor(tensor)),
+                }
+            }
             Form::Packed(_, parts) => Placed::Packed(parts),
         };
         self.place.flush()?;
@@ -417,30 +412,26 @@ fn room(count: usize) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// Writes `values` into a tensor of `of` elements, from `at` on; into a new one if there is none.
-fn fill<E: Element, K: Basic>(
-    tensor: Option<Tensor<1, K>>,
-    values: Vec<E>,
-    at: usize,
-    of: usize,
-    device: &Device,
-) -> Tensor<1, K> {
+/// Writes `values` into the last of `parts`, from its element `at` on; from 0 on, into a new one of `of` elements.
+fn fill<E: Element, K: Basic>(parts: &mut Vec<Tensor<1, K>>, values: Vec<E>, at: usize, of: usize, device: &Device) {
     let (count, options) = (values.len(), (device, E::dtype()));
     let piece = Tensor::from_data(TensorData::new(values, [count]), options);
-    if count == of {
-        return piece;
-    }
-    tensor.unwrap_or_else(|| Tensor::empty([of], options)).slice_assign([at..at + count], piece)
+    let part = match parts.pop_if(|_| at > 0) {
+        None if count == of => piece,
+        part => part.unwrap_or_else(|| Tensor::empty([of], options)).slice_assign(at..at + count, piece),
+    };
+    parts.push(part);
 }
 
 impl Place {
-    /// How many numbers kept as `dtype` the device is given at once: as many as are longest in memory, in whole words of scales.
+    /// How many numbers that are kept as `dtype` the device is given at once. Two blocks' scales are a word, which is copied on
+    /// its way there.
     fn at_once(&self, dtype: GgmlType) -> usize {
         if self.device.clone().inner() == Device::flex() {
-            // It takes the memory over that they are in.
+            // It keeps them in the memory in which they come.
             return usize::MAX;
         }
-        PIECE / (2 * dtype.block_bytes() * BLOCK / dtype.block()) * 2 * BLOCK
+        PIECE / (dtype.byte_len(2 * BLOCK).expect("whole blocks") + 4) * 2 * BLOCK
     }
 
     /// Sends what was given to the device on its way: what waits for that waits in memory.
@@ -448,13 +439,9 @@ impl Place {
         self.device.flush().map_err(|error| Error::Device(format!("{error:?}")))
     }
 
-    /// The tensor in f32, of what was sent or else of `values`.
-    fn tensor<const D: usize>(&self, values: Vec<f32>, sent: Option<Tensor<1>>) -> Tensor<D> {
-        let shape = Shape::from(self.shape.clone());
-        let tensor = match sent {
-            Some(sent) => sent.reshape(shape),
-            None => Tensor::from_data(TensorData::new(values, shape), &self.device),
-        };
+    /// A tensor in the shape that the network has it in.
+    fn tensor<const D: usize>(&self, numbers: Tensor<1>) -> Tensor<D> {
+        let tensor = numbers.reshape(Shape::from(self.shape.clone()));
         if self.linear { tensor.transpose() } else { tensor }
     }
 }

@@ -123,8 +123,8 @@ pub async fn loads_take_two_chunks_and_a_tensor(devices: &[(&str, Device)], say:
                 true => (case.layers * case.tensor(), 0),
                 false => (0, case.tensor().min(PIECE)),
             };
-            let beside = peak as f64 - (stays + 2 * CHUNK) as f64;
-            say(format!("{name}: {case:?}: {peak} bytes at once, {beside} beside ..; {kept} stay"));
+            let small = peak as i64 - (stays + comes + 2 * CHUNK) as i64;
+            say(format!("{case:?} on {name}: two chunks, weights of {stays} bytes, {comes} of a tensor, and {small}"));
             assert!(kept <= stays + SMALL, "{name}: {kept} bytes stay of {case:?}");
             assert!(peak <= stays + comes + 2 * CHUNK + SMALL, "{name}: {peak} bytes at once for {case:?}");
             let expected = expected.get_or_insert_with(|| output.clone());
