@@ -65,10 +65,10 @@ struct Case {
 
 /// Tensors that a GPU is given at once, and longer ones.
 const CASES: [Case; 4] = [
-    Case { dtype: GgmlType::Q8_0, side: 1024, layers: 8 },
+    Case { dtype: GgmlType::Q8_0, side: 1024, layers: 4 },
     Case { dtype: GgmlType::F16, side: 1024, layers: 4 },
-    Case { dtype: GgmlType::Q8_0, side: 3008, layers: 2 },
-    Case { dtype: GgmlType::F32, side: 2048, layers: 2 },
+    Case { dtype: GgmlType::Q8_0, side: 3008, layers: 1 },
+    Case { dtype: GgmlType::F32, side: 2048, layers: 1 },
 ];
 
 impl Case {
