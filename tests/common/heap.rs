@@ -52,7 +52,8 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes of a chunk.
 const CHUNK: usize = 512 << 10;
-/// Bytes of all that is not weights: names, shapes, handles, requests to the device.
+/// Bytes of all that is not weights: names, shapes, handles, requests to the device. 53 KiB were measured natively and 28 in a
+/// browser, 3 to 5 of them a tensor, however long that is; a second tensor would be more.
 const SMALL: usize = 128 << 10;
 
 /// A network whose tensors are all alike: square, so many numbers along a side.
