@@ -119,6 +119,8 @@ impl Engine {
                 "guidanceScale": config.defaults.guidance_scale,
                 "sampler": config.defaults.sampler,
                 "style": config.defaults.style,
+                "styleScale": config.defaults.style_scale,
+                "spacing": config.defaults.spacing,
                 "tLow": config.defaults.t_low,
                 "exchange": Exchange::default(),
                 "upsampler": Upsampler::default(),
@@ -294,6 +296,7 @@ fn call_with(listener: &Function, progress: &LoadProgress) {
         listener,
         json!({
             "stage": stage,
+            "model": progress.model,
             "component": progress.component,
             "componentLoaded": progress.component_loaded,
             "componentTotal": progress.component_bytes,
