@@ -2,7 +2,7 @@
 
 /** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
-/** @import { Found } from "./recipe.js" */
+/** @import { Found, Recipe } from "./recipe.js" */
 /** @import { Drawn } from "./strip.js" */
 
 import {
@@ -22,6 +22,7 @@ import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
+import * as extras from "./extras.js";
 import * as gallery from "./gallery.js";
 import * as notices from "./notices.js";
 import * as offline from "./offline.js";
@@ -370,6 +371,7 @@ const asked = () => ({
   upsampler: ui.upsampler.value || undefined,
   ...chosenSize(),
   ...steering(numeric(ui.until)),
+  ...extras.settings(),
 });
 
 /**
@@ -426,14 +428,20 @@ async function busy(work) {
 
 /** Makes a picture its own file's whole story, keeps it, and shows it. @param {DrawOptions} options @param {Picture} picture */
 async function finish(options, picture) {
-  const { prompt, negativePrompt = "", style, controls = [], init } = options;
-  const drawn = strip.drawn(picture, await seal(picture.png, options), prompt);
-  const named = info?.styles.find(({ id }) => id === style)?.name;
-  const words = [prompt, negativePrompt, named?.en, named?.zh, info?.model, picture.seed].join(" ");
+  const drawn = strip.drawn(picture, await seal(picture.png, options), options.prompt);
   show(drawn);
-  await gallery.keep(drawn, controls.length > 0 || Boolean(init), words);
-  if (shown === drawn) show(drawn);
+  await keep(drawn, options);
   return drawn;
+}
+
+/** Keeps the picture on show in the history. @param {Drawn} drawn @param {DrawOptions | Recipe} from @param {boolean} [opened] */
+async function keep(drawn, from, opened) {
+  const { prompt, negativePrompt, style, controls = [], init } = from;
+  const named = info?.styles.find(({ id }) => id === style)?.name;
+  const model = "model" in from ? from.model : info?.model;
+  const words = [prompt, negativePrompt, named?.en, named?.zh, model, drawn.seed].join(" ");
+  await gallery.keep(drawn, { steered: controls.length > 0 || Boolean(init), words, opened });
+  if (shown === drawn) show(drawn);
 }
 
 const draw = () =>
@@ -573,6 +581,14 @@ async function takeAndShow(found) {
   ui.draw.focus();
 }
 
+/** Shows the picture in a file, and keeps it with those that were drawn. @param {Blob} file @param {Found} found */
+async function showFile(file, { recipe }) {
+  const drawn = await gallery.read(file, recipe);
+  if (!drawn) return;
+  show(drawn);
+  await keep(drawn, recipe, true);
+}
+
 /** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
 async function takeFile(file, ask = false) {
   const found = await fromFile(file).catch(() => null);
@@ -582,7 +598,7 @@ async function takeFile(file, ask = false) {
     return found === null || !ask;
   }
   const wish = ask ? await restore.ask(file, found) : "settings";
-  if (wish === "settings") await takeAndShow(found);
+  if (wish === "settings") await Promise.all([takeAndShow(found), showFile(file, found)]);
   return wish !== "steer";
 }
 
@@ -617,6 +633,9 @@ const PARAMETERS = {
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
+  "style scale": "styleScale",
+  spacing: "spacing",
+  precision: "precision",
 };
 
 /** What engines and browsers say when there is not enough memory. */
@@ -712,7 +731,7 @@ function speak() {
   describe();
   speakControls();
   technique.show();
-  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
+  for (const part of [actions, extras, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();

@@ -96,6 +96,10 @@ const TEXTS = {
   nearest: { en: "Nearest", zh: "最近邻" },
   bicubic: { en: "Bicubic", zh: "双三次" },
   lanczos: { en: "Lanczos", zh: "Lanczos" },
+  extras: { en: "Also in use: {list}.", zh: "另外还用到：{list}。" },
+  styleScale: { en: "Style guidance", zh: "风格引导强度" },
+  spacing: { en: "Step spacing", zh: "时间步间距" },
+  precision: { en: "Precision", zh: "运算精度" },
   draw: { en: "Draw", zh: "绘制" },
   cancel: { en: "Cancel", zh: "取消" },
   download: { en: "Download PNG", zh: "下载 PNG" },
@@ -147,6 +151,10 @@ const TEXTS = {
 
   opened: { en: "This picture knows how it was drawn", zh: "这张图记得自己是怎样画的" },
   openedSteer: { en: "Use it as: {kind}", zh: "用作{kind}" },
+  openedUnseen: {
+    en: "The settings in the file are filled in, but its picture cannot be shown: it is damaged or too large.",
+    zh: "已填入文件中的设置，但其中的图片无法显示：已损坏或过大。",
+  },
   openFile: { en: "Open a PNG", zh: "打开 PNG" },
   taken: { en: "Filled in as it was drawn. Draw makes the same picture again.", zh: "已按原样填好。按“绘制”会画出同一张图。" },
   takenPart: { en: "Filled in from the picture.", zh: "已按图片填好。" },
@@ -170,6 +178,7 @@ const TEXTS = {
   albumAll: { en: "Everything", zh: "全部" },
   albumStarred: { en: "Starred", zh: "已收藏" },
   albumSteered: { en: "Steered by pictures", zh: "用图片引导的" },
+  albumOpened: { en: "Opened from files", zh: "从文件打开的" },
   albumEmpty: {
     en: "What you draw is kept here, in this browser only. A PNG that was drawn here brings its settings back: drop it on the page, paste it, or open it.",
     zh: "你画的图会保存在这里，只在此浏览器中。在这里画的 PNG 可以恢复它的设置：拖到页面上、粘贴，或者打开它。",
@@ -192,8 +201,10 @@ const TEXTS = {
     en: "The browser keeps no pictures for this page, perhaps because the window is private. What you draw is here until the page is closed.",
     zh: "浏览器没有为此页面保存图片，可能是隐私窗口。画好的图在关闭页面前一直在这里。",
   },
-  recall: { en: "Show again: {prompt}", zh: "再次显示：{prompt}" },
-  recallStarred: { en: "Show again, starred: {prompt}", zh: "再次显示（已收藏）：{prompt}" },
+  recall: { en: "Show again{marks}: {prompt}", zh: "再次显示{marks}：{prompt}" },
+  recallStarred: { en: ", starred", zh: "（已收藏）" },
+  recallOpened: { en: ", opened from a file", zh: "（从文件打开）" },
+  openedFile: { en: "Opened from a file", zh: "从文件打开" },
 
   technique: { en: "How it was drawn", zh: "绘制过程" },
   film: { en: "Step by step", zh: "逐步" },
