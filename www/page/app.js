@@ -22,6 +22,7 @@ import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
+import * as cast from "./cast.js";
 import * as extras from "./extras.js";
 import * as gallery from "./gallery.js";
 import * as notices from "./notices.js";
@@ -32,7 +33,7 @@ import { learn, surpriseButton } from "./suggestions.js";
 import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
-const modelUrl = query.get("model") ?? "models/default/";
+const modelUrl = query.get("model") ?? cast.DEFAULT_MODEL;
 /** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
@@ -101,7 +102,7 @@ const ui = {
 let device = ((asked) => (asked === "cpu" || asked === "webgpu" ? asked : "auto"))(query.get("device"));
 /** The model, loaded or on its way. @type {Promise<Generator> | undefined} */
 let loading;
-/** The model, if it was opened without being loaded. @type {Promise<Generator> | undefined} */
+/** The model, if it was opened without being loaded; or on its way there. @type {{ generator: Promise<Generator>, controller: AbortController } | undefined} */
 let opened;
 /** What was loaded. @type {Info | undefined} */
 let info;
@@ -178,7 +179,9 @@ function load() {
 
 /** Opens the model and loads what its first step needs. @param {LoadOptions} options */
 async function start(options) {
-  const generator = await (opened ?? Generator.open(modelUrl, options));
+  const { controller } = opened ?? {};
+  options.signal?.addEventListener("abort", () => controller?.abort());
+  const generator = await (opened?.generator ?? Generator.open(modelUrl, options));
   opened = undefined;
   try {
     await possible(generator);
@@ -390,10 +393,11 @@ async function busy(work) {
     const generator = await load();
     const options = asked();
     await possible(generator, options);
+    await cast.meet(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
     await work(options, async (options, say = sayStep) => {
       clearPlate(options);
-      technique.begin();
+      technique.begin(generator.info().model);
       const picture = await generator.generate({
         ...options,
         previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
@@ -748,8 +752,9 @@ paintNoise(ui.canvas, Math.floor(Math.random() * 2 ** 32));
 axis(0);
 /** Says what a drawing would have to fetch, and waits for somebody to want one. */
 async function wait() {
-  opened = Generator.open(modelUrl, { device });
-  const { fetchBytes } = await (await opened).plan();
+  const controller = new AbortController();
+  opened = { generator: Generator.open(modelUrl, { device, signal: controller.signal }), controller };
+  const { fetchBytes } = await (await opened.generator).plan();
   if (!loading) status("waiting", () => ({ total: megabytes(fetchBytes) }));
 }
 

@@ -223,8 +223,9 @@ const TEXTS = {
   },
   fusionStep: { en: "Step {step}", zh: "第 {step} 步" },
   fusionEstimate: { en: "{model}, weight {weight}: estimate in step {step}", zh: "{model}，权重 {weight}：第 {step} 步的估计" },
-  modelSketch: { en: "Sketch model", zh: "草图模型" },
-  modelVariation: { en: "Variation model", zh: "变体模型" },
+  defaultModel: { en: "Default model", zh: "默认模型" },
+  companionOutline: { en: "Outline companion", zh: "轮廓辅助模型" },
+  companionVariation: { en: "Variation companion", zh: "变体辅助模型" },
   timeline: { en: "Downloads and steps", zh: "下载与步骤" },
   timelineHint: {
     en: "When each part of the model came, and when it was needed: drawing does not wait for all of it. Times in seconds.",
