@@ -62,7 +62,8 @@ export class Shared {
 
   /** The engine of a model on a device, if somebody has started it. @param {string} model @param {DeviceChoice} device */
   static async opened(model, device) {
-    return all.get(`${device} ${model}`)?.#opening?.generator;
+    const shared = all.get(`${device} ${model}`);
+    return shared && shared.#opening?.generator;
   }
 
   /** Cancels what `owner` still waits for. The last one to leave lets the engine go, after a while. @param {object} owner */

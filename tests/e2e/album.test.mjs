@@ -542,7 +542,7 @@ describe("a picture that is dropped", () => {
       assert.equal(await page.locator(".card").count(), 1);
       // Its settings know of no picture that steers.
       await give(page, file);
-      await page.getByRole("button", { name: "Take its settings" }).click();
+      await page.locator("#opened-settings").click();
       await page.getByText("Filled in as it was drawn.").waitFor();
       assert.equal(await page.locator(".card").count(), 0);
     }));
@@ -599,7 +599,7 @@ describe("a picture that is dropped", () => {
         await prepared(page);
         const note = page.locator("#extras");
         await give(page, native);
-        await page.getByRole("button", { name: "Take its settings" }).click();
+        await page.locator("#opened-settings").click();
         await page.getByText("Filled in as it was drawn.").waitFor();
         assert.equal(await page.locator("#extras-words").textContent(), "Also in use: Style guidance 3, Step spacing karras, Precision f32.");
         await page.getByRole("button", { name: "中文" }).click();
@@ -637,7 +637,7 @@ describe("a picture that is dropped", () => {
         await note.waitFor();
         // What is as the model has it needs no word; nor can the CPU do everything.
         await give(page, without);
-        await page.getByRole("button", { name: "Take its settings" }).click();
+        await page.locator("#opened-settings").click();
         await note.waitFor({ state: "hidden" });
         await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(png(itxt("pangu-draw", JSON.stringify({ prompt: "dog", precision: "f16", spacing: "wide" })))) });
         await page.getByText("Left out, since this model or page does not have it: Step spacing, Precision.").waitFor();
@@ -674,7 +674,7 @@ describe("a picture that is dropped", () => {
       await give(page, file);
       await page.getByRole("button", { name: "Back" }).click();
       await give(page, file);
-      await page.getByRole("button", { name: "Take its settings" }).click();
+      await page.locator("#opened-settings").click();
       await page.locator('#album-list .opened[aria-current="true"]').waitFor();
       assert.deepEqual([await small(page).count(), await opened.count()], [2, 1]);
       // Of another tool, without a seed.

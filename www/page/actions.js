@@ -60,7 +60,8 @@ function say(key, link) {
 }
 
 /** A file's name that says what is in it. @param {Drawn} drawn @param {string} ending */
-const fileName = ({ prompt, seed = "" }, ending) => `${prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${seed}${ending}`;
+const fileName = ({ prompt, seed }, ending) =>
+  [prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60), seed].filter((part) => part !== undefined).join("-") + ending;
 
 /** Shows what can be done with a picture. @param {Drawn} drawn */
 export function offer(drawn) {
