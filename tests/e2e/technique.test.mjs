@@ -203,7 +203,7 @@ describe("the panel", () => {
     }));
 
   test("hears from the engine whose part arrives", { timeout: PATIENCE }, () =>
-    withPage({}, async (page) => {
+    withPage({ expected: /Failed to load resource/ }, async (page) => {
       await page.goto(`${server.url}/page/style.css`);
       const [name, heard] = await page.evaluate(async () => {
         const { Generator } = await import("/pangu-draw.js");
