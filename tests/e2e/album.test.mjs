@@ -894,7 +894,7 @@ test("two requests are compared side by side, and what differs is named", { time
     await prepared(page, { steps: 2 });
     await draw(page, "cat");
     const [kept, seed] = [await shownFile(page), await page.locator("#keep-seed").textContent()];
-    await more(page, "Compare with…");
+    await more(page, "Compare with the next");
     await page.getByText("A is kept.").waitFor();
     assert.ok(seed.endsWith(` ${await page.locator("#seed").inputValue()}`), "the same seed");
     await page.locator("#steps").fill("5");

@@ -113,7 +113,7 @@ describe("the panel", () => {
         assert.equal(await film.getByRole("img", { name: words.step }).count(), 4);
         const table = page.getByRole("table", { name: words.table });
         const decoder = table.getByRole("row", { name: words.decoder });
-        assert.match(await decoder.textContent(), /\d.*MB/);
+        assert.match(await decoder.textContent(), /\d.*[kM]B/);
         assert.equal(await table.locator(".beat").count(), 4);
         assert.ok(await page.locator("#fusion").isHidden(), "one model drew");
         assert.deepEqual(await violations(page), []);
@@ -199,7 +199,7 @@ describe("the panel", () => {
         return [...document.querySelectorAll("#timeline-parts tr")].map(({ cells: [head, came] }) => [head.textContent, came.textContent.match(/\((.*)\)/)?.[1]]);
       });
       const rows = heads.filter(([head]) => / · (home|sketch)$/.test(head));
-      assert.deepEqual(rows, [["Decoder · home", "3.00 MB"], ["Decoder · sketch", "2.00 MB"]]);
+      assert.deepEqual(rows, [["Decoder · home", "3.0\u00a0MB"], ["Decoder · sketch", "2.0\u00a0MB"]]);
     }));
 
   test("hears from the engine whose part arrives", { timeout: PATIENCE }, () =>

@@ -353,7 +353,7 @@ function readable() {
   }
   const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  tell(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
   for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
@@ -674,6 +674,11 @@ function fail(error) {
     loading?.then((generator) => generator.dispose(), () => {});
     loading = undefined;
   }
+  tell(error);
+}
+
+/** Explains an error. @param {unknown} error */
+function tell(error) {
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {

@@ -90,7 +90,8 @@ const TEXTS = {
   two_way: { en: "Two ways", zh: "双向" },
   renoised: { en: "Renoised", zh: "重新加噪" },
   one_way: { en: "One way", zh: "单向" },
-  until: { en: "Steers until", zh: "引导到" },
+  until: { en: "Steers until", zh: "引导截至" },
+  untilHint: { en: "0 to 1", zh: "0 到 1" },
   tLow: { en: "Draft until step T", zh: "草图到时间步 T" },
   upsampler: { en: "Enlarging", zh: "放大方式" },
   nearest: { en: "Nearest", zh: "最近邻" },
@@ -128,7 +129,7 @@ const TEXTS = {
   starred: { en: "★ Starred", zh: "★ 已收藏" },
   more: { en: "More", zh: "更多" },
   take: { en: "Take its settings", zh: "套用它的设置" },
-  against: { en: "Compare with…", zh: "与…比较" },
+  against: { en: "Compare with the next", zh: "与下一张比较" },
   makeSticker: { en: "Make a sticker", zh: "做成贴纸" },
   copy: { en: "Copy", zh: "复制" },
   share: { en: "Share a link", zh: "分享链接" },
@@ -412,8 +413,8 @@ export function translate(root) {
   }
 }
 
-/** A byte count as megabytes, as a person reads it. @param {number} bytes */
-export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e6 ? 3 : 2)} MB`;
+/** A byte count as a person reads it. @param {number} bytes */
+export const megabytes = (bytes) => (bytes < 1e6 ? `${number(bytes / 1e3, 0)} kB` : `${number(bytes / 1e6, bytes < 1e8 ? 1 : 0)} MB`);
 
 /** @param {number} value @param {number} digits */
 export const number = (value, digits) =>

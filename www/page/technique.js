@@ -127,7 +127,9 @@ function showFusion() {
         const values = { model: called(model), weight: number(weight, 2), step };
         const figure = make("div", "", "estimate");
         if (pixels) figure.append(picture(pixels, text("fusionEstimate", values), paintSmoothly));
-        figure.append(make("span", `${values.model} ${values.weight}`));
+        const caption = make("span");
+        caption.append(make("span", values.model), " ", make("span", values.weight));
+        figure.append(caption);
         item.append(figure);
       }
       return item;
@@ -159,7 +161,7 @@ function showTimeline() {
   const seconds = (/** @type {number} */ time) => number(time, 1);
   const several = new Set(chart.parts.map(({ model }) => model)).size > 1;
   const parts = chart.parts.map(({ model, component, from, to, bytes, needed }) => {
-    const came = `${seconds(from)}–${seconds(to)} (${megabytes(bytes)})`;
+    const came = `${seconds(from)}–${seconds(to)} (${megabytes(bytes).replace(" ", "\u00a0")})`;
     const marks = [mark("came", { from, to }), ...(needed === null ? [] : [mark("needed", { from: needed })])];
     return row(several ? `${part(component)} · ${called(model)}` : part(component), [came, needed === null ? "–" : seconds(needed)], marks);
   });
