@@ -85,6 +85,7 @@ export class Shared {
    * @param {AbortSignal} [signal]
    */
   async open(signal) {
+    if (signal?.aborted) throw new CancelledError("cancelled", "cancelled");
     const opening = (this.#opening ??= this.#start());
     opening.waiting += 1;
     try {
