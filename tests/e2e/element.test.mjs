@@ -440,9 +440,12 @@ describe("several of them", () => {
   const engines = () => library.requests.filter(({ path, method }) => path.endsWith(".wasm") && method === "GET");
   const hold = () => {
     library.requests.length = 0;
-    library.fault = ({ path, method }) => ({ headers: CORS, stall: path.endsWith(".wasm") && method === "GET" ? 100 : undefined });
+    // Not stored: a browser would ask for the rest of it, in several requests.
+    const headers = { ...CORS, "cache-control": "no-store" };
+    library.fault = ({ path, method }) => (path.endsWith(".wasm") && method === "GET" ? { headers, stall: 100 } : { headers: CORS });
   };
   const release = () => (library.fault = () => ({ headers: CORS }));
+  after(release);
   const until = async (page, so) => {
     while (!so()) await page.waitForTimeout(20);
   };
@@ -463,8 +466,7 @@ describe("several of them", () => {
       await a.evaluate((element) => (element.queuePolicy = "replace"));
       drawing = draw(a, {});
       await until(page, () => engines().length === 2);
-      const next = draw(a, { seed: 4 });
-      const other = draw(b, { seed: 5 });
+      const [next, other] = [draw(a, { seed: 4 }), draw(b, { seed: 5 })];
       assert.equal((await drawing).code, "cancelled");
       await b.evaluate((element) => element.load().catch(() => {}) && element.cancel());
       assert.equal((await other).code, "cancelled");

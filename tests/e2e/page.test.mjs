@@ -182,10 +182,12 @@ describe("stopping", () => {
       await picture("cat").waitFor();
     }));
 
+  after(() => (server.fault = undefined));
   /** Keeps files of the engine back for ever; answers the first request for one. */
   const hold = async (page, file, begin) => {
     server.requests.length = 0;
-    server.fault = ({ path }) => (path.endsWith(file) ? { stall: 100 } : undefined);
+    // Not stored: a browser would ask for the rest of it, in several requests.
+    server.fault = ({ path }) => (path.endsWith(file) ? { stall: 100, headers: { "cache-control": "no-store" } } : undefined);
     await begin();
     for (;;) {
       const asked = server.requests.find(({ path }) => path.endsWith(file));
