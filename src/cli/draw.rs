@@ -162,7 +162,7 @@ impl DrawArgs {
             eprintln!("drawing on the CPU: {notice}");
         }
         // On a GPU, reading back now and then keeps the queue short, so that the bar tells the truth.
-        let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::free() };
+        let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::taking_turns() };
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
         let mut on_progress = |progress: LoadProgress| {
@@ -170,15 +170,23 @@ impl DrawArgs {
             bar.set_position(progress.loaded_bytes);
         };
         let generator = block_on(Generator::open(depot(&self.model), device, MEMORY))?;
-        block_on(generator.prepare(&request, &pace, &mut on_progress))?;
+        // What must be fetched comes while it draws; what is here already is not to count among the timings.
+        match block_on(generator.plan(&request))?.fetch_bytes {
+            0 => block_on(generator.prepare(&request, &pace, &mut on_progress))?,
+            _ => block_on(generator.load(&request, &pace, &mut on_progress))?,
+        }
         bar.finish_and_clear();
 
         let bar = progress_bar("drawing", "{msg:>8} {bar:40} {pos}/{len} steps, {eta} left", quiet);
-        let mut on_event = |event| {
-            if let Event::Step(step) = event {
+        let mut on_event = |event| match event {
+            Event::Step(step) => {
                 bar.set_length(step.of as u64);
                 bar.set_position(step.index as u64 + 1);
             }
+            // It may be what the next step waits for.
+            Event::Load(progress) if progress.loaded_bytes < progress.total_bytes => bar.set_message("loading"),
+            Event::Load(_) => bar.set_message("drawing"),
+            _ => {}
         };
         let drawing = match noise {
             Some(noise) => block_on(generator.generate_from(&request, noise, &pace, &mut on_event))?,

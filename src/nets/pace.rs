@@ -1,8 +1,9 @@
 //! A handle that long computations report to, that can stop them, and that says which numbers they compute with.
 
 use super::precision::{Arithmetic, Precision, Stage, Tally};
-use crate::{Error, Result};
+use crate::{Error, Result, weights::turn};
 use burn::tensor::{FloatDType, Tensor};
+use futures_util::FutureExt;
 use std::{
     cell::{Cell, RefCell},
     future::Future,
@@ -90,9 +91,19 @@ impl Pace {
     }
 
     /// A pace that waits for the device at every `every`-th checkpoint, by reading one element back: that bounds the
-    /// work in flight on a GPU.
+    /// work in flight on a GPU. What else its caller waits for then has its turn.
     pub fn reading_back(every: usize) -> Self {
-        Self::new(every, Some(Box::new(|activation| Box::pin(wait_for(activation)))))
+        let yielder = |activation| async {
+            wait_for(activation).await?;
+            turn().await;
+            Ok(())
+        };
+        Self::new(every, Some(Box::new(move |activation| Box::pin(yielder(activation)))))
+    }
+
+    /// A pace that lets what else its caller waits for, such as weights that arrive, have its turn at every checkpoint.
+    pub fn taking_turns() -> Self {
+        Self::new(1, Some(Box::new(|_| Box::pin(turn().map(Ok)))))
     }
 
     /// This pace for one drawing, whose networks are to compute in `precision`.
