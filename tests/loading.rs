@@ -408,7 +408,7 @@ fn a_cut_connection_costs_no_byte() {
     assert_eq!(load_all(&server.depot(None)).unwrap(), expected);
 }
 
-/// A load that ends anywhere is taken up again where it ended: at most the chunk that was on its way comes twice.
+/// A load that fails anywhere is taken up again where it ended.
 #[test]
 fn a_load_that_died_is_resumed() {
     let (manifest, files) = model(1);
@@ -438,14 +438,14 @@ fn a_load_that_died_is_resumed() {
         server.faults(&[]);
         assert_eq!(load_all(&server.depot(Some(store.clone()))).unwrap(), expected);
         let second = server.0.sent.take() - manifest_bytes;
-        assert!(first + second <= total + CHUNK, "died after {last}: {first} and {second} of {total} bytes");
+        assert_eq!(first + second, total, "died after {last}: {first} and {second} bytes");
         // And then nothing comes again.
         assert_eq!(load_all(&server.depot(Some(store))).unwrap(), expected);
         assert_eq!(server.0.sent.take(), manifest_bytes);
     }
 }
 
-/// The same of a load that is dropped anywhere, as when a tab is closed; and then nothing comes any more.
+/// Of a load that is dropped anywhere, as when a tab is closed, one chunk at most comes again; and then nothing comes any more.
 #[test]
 fn a_load_that_is_dropped_hangs_up() {
     let (manifest, files) = model(1);
@@ -798,7 +798,7 @@ fn loads_survive_a_real_server() {
     }
 }
 
-/// As without sockets: at most one chunk comes again.
+/// As without sockets: what came does not come again.
 #[test]
 fn a_load_by_sockets_that_died_is_resumed() {
     use server::Fault as Wrong;
@@ -836,7 +836,7 @@ fn a_load_by_sockets_that_died_is_resumed() {
         server.misbehave(|_| vec![]);
         let (loaded, second) = load(&store);
         assert_eq!(loaded.unwrap(), expected);
-        assert!(first + second <= total + CHUNK, "{first} and {second} of {total} bytes");
+        assert_eq!(first + second, total, "{first} and {second} bytes");
     }
 }
 

@@ -80,9 +80,10 @@ async function send(response, body, line, request) {
  * Everything else is not found.
  *
  * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
- * `requests` lists what was asked for, as `{ path, range, headers, status, sent }`: `range` is `[start, end)`, `sent` the bytes
- * of the body that went out. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
- * headers do. `prelude` is JavaScript that the worker runs before anything else.
+ * `requests` lists what was asked for, as `{ path, range, headers, status, sent, open }`: `range` is `[start, end)`, `sent` the
+ * bytes of the body that went out, `open` whether the connection still waits for more. `elsewhere` is the same server under
+ * another origin, which lets no page read it, unless a fault's headers do. `prelude` is JavaScript that the worker runs before
+ * anything else.
  */
 export async function serve(www, models) {
   const lines = new Map();
@@ -95,7 +96,8 @@ export async function serve(www, models) {
     const found = await stat(file).catch(() => undefined);
     const size = found?.isFile() ? found.size : 0;
     const { headers } = request;
-    const asked = { path, range: parse(headers.range, size), headers, status: 0, sent: 0 };
+    const asked = { path, range: parse(headers.range, size), headers, status: 0, sent: 0, open: true };
+    response.on("close", () => (asked.open = false));
     /** @type {Fault} */
     const fault = tests.fault?.(asked) ?? {};
     tests.requests.push(asked);
