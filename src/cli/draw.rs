@@ -9,13 +9,14 @@ use crate::{
     Error, Result,
     coop::latent::Exchange,
     device::{self, DeviceChoice, PrecisionChoice},
-    nets::Pace,
+    nets::{Pace, Waiting},
     pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Preview, Request, config::ControlKind},
     pixels::Upsampler,
-    weights::{TensorSource, safetensors::SafeTensors},
+    weights::{TensorSource, safetensors::SafeTensors, turn},
 };
 use burn::tensor::TensorData;
 use clap::Args;
+use futures_util::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
 use safetensors::{Dtype, tensor::TensorView};
@@ -161,8 +162,9 @@ impl DrawArgs {
         if let (Some(notice), false) = (&device.notice, quiet) {
             eprintln!("drawing on the CPU: {notice}");
         }
-        // On a GPU, reading back now and then keeps the queue short, so that the bar tells the truth.
-        let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::taking_turns() };
+        // Between two blocks what arrives meanwhile has its turn. On a GPU a short queue makes the bar tell the truth.
+        let turn = || -> Waiting { Box::pin(turn().map(Ok)) };
+        let pace = if device.backend == "wgpu" { Pace::queueing(turn) } else { Pace::yielding(turn) };
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
         let mut on_progress = |progress: LoadProgress| {

@@ -18,6 +18,7 @@ mod tensor;
 mod traffic;
 
 pub use arrival::Arrival;
+#[cfg(feature = "cli")]
 pub(crate) use depot::turn;
 pub use depot::{Depot, stock, watched};
 pub use module::{load, save, write_module};
