@@ -250,7 +250,7 @@ impl<T: Transport> Http<T> {
                         return Err(refused(format!("the server answered with another range, `{sent}`")));
                     }
                     // Across origins the header is not always shown.
-                    None => (answer.length.map(|length| range.start + length), None),
+                    None => (answer.length.map(|length| range.start.saturating_add(length)), None),
                 };
                 response(false, range.start, end, file_end)
             }
