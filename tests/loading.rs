@@ -18,7 +18,7 @@ use pangu_draw::{
         manifest::{self, Component, Manifest, Title},
         quant::GgmlType,
         save,
-        source::{FolderSource, MemorySource, Pending, Source},
+        source::{FolderSource, MemorySource, Pending, Reading, Source},
         stock,
         store::{FolderStore, MemoryStore, Store, delete_model, stored_models},
         watched, write_module,
@@ -28,12 +28,13 @@ use pollster::block_on;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    future::ready,
+    future::{poll_fn, ready},
     rc::Rc,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -135,6 +136,8 @@ enum Fault {
     Cut(usize),
     /// The body ends after so many bytes, as if it were whole.
     End(usize),
+    /// Only so many bytes of the range come, and it says so.
+    Part(usize),
     /// There is no connection.
     Refuse,
     /// That status, and `Retry-After`.
@@ -158,6 +161,9 @@ struct State {
     fault: RefCell<Box<Decide>>,
     asked: RefCell<Vec<String>>,
     sent: Cell<u64>,
+    /// Responses that are neither at their end nor given up.
+    open: Cell<usize>,
+    most_open: Cell<usize>,
     fresh: Cell<usize>,
     slept: RefCell<Vec<Duration>>,
 }
@@ -170,6 +176,8 @@ impl Server {
             fault: RefCell::new(Box::new(|_| None)),
             asked: RefCell::default(),
             sent: Cell::default(),
+            open: Cell::default(),
+            most_open: Cell::default(),
             fresh: Cell::default(),
             slept: RefCell::default(),
         }))
@@ -209,17 +217,41 @@ struct Pieces {
     cut: bool,
 }
 
+impl Pieces {
+    fn new(server: &Server, bytes: Vec<u8>, cut: bool) -> Self {
+        let State { open, most_open, .. } = &*server.0;
+        open.set(open.get() + 1);
+        most_open.set(most_open.get().max(open.get()));
+        Self { server: server.clone(), bytes, at: 0, cut }
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.server.0.open.set(self.server.0.open.get() - 1);
+    }
+}
+
 impl Body for Pieces {
     fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
-        let end = (self.at + 170).min(self.bytes.len());
-        let piece = self.bytes[self.at..end].to_vec();
-        self.at = end;
-        self.server.0.sent.set(self.server.0.sent.get() + piece.len() as u64);
-        Box::pin(ready(match (piece.is_empty(), self.cut) {
-            (false, _) => Ok(Some(piece)),
-            (true, false) => Ok(None),
-            (true, true) => Err(Broken("cut".into())),
-        }))
+        Box::pin(async {
+            // Whoever waits for something else has its turn, and may end this.
+            let mut waited = false;
+            poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            let end = (self.at + 170).min(self.bytes.len());
+            let piece = self.bytes[self.at..end].to_vec();
+            self.at = end;
+            self.server.0.sent.set(self.server.0.sent.get() + piece.len() as u64);
+            match (piece.is_empty(), self.cut) {
+                (false, _) => Ok(Some(piece)),
+                (true, false) => Ok(None),
+                (true, true) => Err(Broken("cut".into())),
+            }
+        })
     }
 }
 
@@ -242,18 +274,15 @@ impl Transport for Server {
             }
             Some(file) => (200, file.clone(), file.len()),
         };
-        let end = get.range.start + bytes.len() as u64;
-        let mut answer = Answer {
-            status,
-            content_range: (status == 206).then(|| format!("bytes {}-{}/{whole}", get.range.start, end.max(1) - 1)),
-            content_encoding: None,
-            retry_after: None,
-            length: Some(bytes.len() as u64),
-            body: Box::new(Pieces { server: self.clone(), bytes: Vec::new(), at: 0, cut: false }),
-        };
-        let mut cut = false;
+        if let Some(Fault::Part(at)) = fault {
+            bytes.truncate(at);
+        }
+        let last = (get.range.start + bytes.len() as u64).max(1) - 1;
+        let mut content_range = (status == 206).then(|| format!("bytes {}-{last}/{whole}", get.range.start));
+        let mut length = Some(bytes.len() as u64);
+        let (mut status, mut content_encoding, mut retry_after, mut cut) = (status, None, None, false);
         match fault {
-            None => {}
+            None | Some(Fault::Part(_)) => {}
             Some(Fault::Refuse) => return Box::pin(ready(Err(Broken("no route to host".into())))),
             Some(Fault::Cut(at)) => {
                 cut = at < bytes.len();
@@ -261,20 +290,20 @@ impl Transport for Server {
             }
             Some(Fault::End(at)) => {
                 bytes.truncate(at);
-                (answer.length, answer.content_range) = (None, None);
+                (length, content_range) = (None, None);
             }
-            Some(Fault::Status(status, after)) => {
-                (answer.status, answer.retry_after, bytes) = (status, after.map(String::from), Vec::new());
+            Some(Fault::Status(other, after)) => {
+                (status, retry_after, bytes) = (other, after.map(String::from), Vec::new());
             }
-            Some(Fault::Compress) => answer.content_encoding = Some("gzip".into()),
-            Some(Fault::OtherRange) => answer.content_range = Some("bytes 7-9/10".into()),
+            Some(Fault::Compress) => content_encoding = Some("gzip".into()),
+            Some(Fault::OtherRange) => content_range = Some("bytes 7-9/10".into()),
             Some(Fault::Flip(at)) => {
                 let len = bytes.len();
                 bytes[at % len] ^= 4;
             }
         }
-        answer.body = Box::new(Pieces { server: self.clone(), bytes, at: 0, cut });
-        Box::pin(ready(Ok(answer)))
+        let body = Box::new(Pieces::new(self, bytes, cut));
+        Box::pin(ready(Ok(Answer { status, content_range, content_encoding, retry_after, length, body })))
     }
 
     fn sleep(&self, time: Duration) -> Pending<'_, ()> {
@@ -297,14 +326,14 @@ fn models_load_from_everywhere() {
     let (manifest, files) = model(1);
     let folder = scratch("folder");
     files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
-    let chunks: usize = manifest.components.iter().map(|component| component.sha256.len()).sum();
-    assert!(chunks > 10);
+    assert!(manifest.components.iter().all(|component| component.sha256.len() > 5));
     let memory = load_all(&Depot::new(Rc::new(MemorySource(files.clone())), None)).unwrap();
     assert_eq!(load_all(&Depot::new(Rc::new(FolderSource(folder.clone())), None)).unwrap(), memory);
     for ranges in [true, false] {
         let server = Server::new(files.clone(), ranges);
         assert_eq!(load_all(&server.depot(None)).unwrap(), memory);
-        assert_eq!(server.asked(), if ranges { chunks } else { 2 }, "requests, the server knowing ranges: {ranges}");
+        assert_eq!(server.asked(), 2, "one response serves all chunks of a file, the server knowing ranges: {ranges}");
+        assert_eq!(server.0.open.get(), 0);
     }
     std::fs::remove_dir_all(folder).unwrap();
     let lost = Depot::new(Rc::new(FolderSource("/nonexistent".into())), None);
@@ -326,6 +355,27 @@ fn ranges_are_read_as_asked() {
             assert_eq!(heard.get(), part.len() as u64);
         }
         assert!(block_on(source.read("first.gguf", len..len + 1, &|_| ())).unwrap().is_empty());
+        server.asked();
+        // What follows is read on; what lies elsewhere is asked for, unless all of it comes anyway.
+        let mut file = Reading::new("first.gguf");
+        file.until = 5000;
+        for (range, asked) in [
+            (0..1000, 1),
+            (1000..1010, 1),
+            (1010..3000, 1),
+            (3500..4000, 2),
+            (4000..5000, 2),
+            (5000..5500, 3),
+            (10..20, 4),
+        ] {
+            let part = block_on(source.read_on(&mut file, range.clone(), &|_| ())).unwrap();
+            assert_eq!(part, whole[range.start as usize..range.end as usize]);
+            let asked = if ranges { asked } else { 1 + usize::from(range.start == 10) };
+            assert_eq!(server.0.asked.borrow().len(), asked, "{range:?}, the server knowing ranges: {ranges}");
+            assert!(server.0.open.get() <= 1);
+        }
+        drop(file);
+        assert_eq!(server.0.open.get(), 0);
         let lost = block_on(source.read("third.gguf", 0..10, &|_| ())).unwrap_err();
         assert!(matches!(lost, Error::Refused { what, status: 404 } if what.ends_with("third.gguf")));
     }
@@ -340,16 +390,17 @@ fn a_cut_connection_costs_no_byte() {
     let mut at = random(1);
     for _ in 0..200 {
         let server = Server::new(files.clone(), true);
-        let request = at(10);
-        let mut count = 0;
-        let cut = at(CHUNK as usize);
-        server.fault(move |_| {
-            count += 1;
-            (count - 1 == request).then_some(Fault::Cut(cut))
+        let cut = at(total as usize);
+        let mut before = 0;
+        server.fault(move |get| {
+            let start = before;
+            before += (get.range.end - get.range.start) as usize;
+            (start..before).contains(&cut).then(|| Fault::Cut(cut - start))
         });
         let manifest_bytes = files["model.json"].len() as u64;
         assert_eq!(load_all(&server.depot(None)).unwrap(), expected);
-        assert_eq!(server.0.sent.get(), total + manifest_bytes, "cut in request {request} after {cut} bytes");
+        assert_eq!(server.0.sent.get(), total + manifest_bytes, "cut after {cut} bytes");
+        assert_eq!(server.asked(), 3);
     }
     // Where ranges are ignored the file comes again, and still loads.
     let server = Server::new(files, false);
@@ -357,7 +408,7 @@ fn a_cut_connection_costs_no_byte() {
     assert_eq!(load_all(&server.depot(None)).unwrap(), expected);
 }
 
-/// A load that ends anywhere is taken up again where it ended: at most the chunk that was on its way comes twice.
+/// A load that fails anywhere is taken up again where it ended.
 #[test]
 fn a_load_that_died_is_resumed() {
     let (manifest, files) = model(1);
@@ -387,10 +438,93 @@ fn a_load_that_died_is_resumed() {
         server.faults(&[]);
         assert_eq!(load_all(&server.depot(Some(store.clone()))).unwrap(), expected);
         let second = server.0.sent.take() - manifest_bytes;
-        assert!(first + second <= total + CHUNK, "died after {last}: {first} and {second} of {total} bytes");
+        assert_eq!(first + second, total, "died after {last}: {first} and {second} bytes");
         // And then nothing comes again.
         assert_eq!(load_all(&server.depot(Some(store))).unwrap(), expected);
         assert_eq!(server.0.sent.take(), manifest_bytes);
+    }
+}
+
+/// Of a load that is dropped anywhere, as when a tab is closed, one chunk at most comes again; and then nothing comes any more.
+#[test]
+fn a_load_that_is_dropped_hangs_up() {
+    let (manifest, files) = model(1);
+    let total: u64 = manifest.components.iter().map(|component| component.bytes).sum();
+    let expected = load_all(&Depot::new(Rc::new(MemorySource(files.clone())), None)).unwrap();
+    for polls in 2.. {
+        let (server, store) = (Server::new(files.clone(), true), Rc::new(MemoryStore::default()));
+        let depot = server.depot(Some(store.clone()));
+        let mut load = Box::pin(async {
+            for component in &manifest.components {
+                Arrival::new(&depot, &manifest, component).await?.load(Net::new(), "").await?;
+            }
+            Ok::<_, Error>(())
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        if (0..polls).any(|_| load.as_mut().poll(&mut context).is_ready()) {
+            assert!(polls as u64 > total / 170, "it was interrupted at every piece");
+            break;
+        }
+        assert_eq!(server.0.most_open.get(), 1);
+        drop(load);
+        assert_eq!(server.0.open.get(), 0);
+        let first = server.0.sent.take();
+        assert_eq!(load_all(&server.depot(Some(store))).unwrap(), expected);
+        let second = server.0.sent.take() - manifest_bytes(&server);
+        assert!(first + second <= total + CHUNK, "dropped after {polls} polls: {first} and {second} of {total} bytes");
+    }
+}
+
+/// Two files that come at the same time have a response each; whoever wants a file that is coming waits for its chunks.
+#[test]
+fn files_come_side_by_side() {
+    let (manifest, files) = model(1);
+    let total: u64 = manifest.components.iter().map(|component| component.bytes).sum();
+    let [first, second] = [&manifest.components[0], &manifest.components[1]];
+    for (one, other, bytes, requests) in [(first, second, total, 2), (first, first, first.bytes, 1)] {
+        let server = Server::new(files.clone(), true);
+        let depot = server.depot(Some(Rc::new(MemoryStore::default())));
+        let load = async |component| -> Result<Vec<Vec<f32>>> {
+            let net = Arrival::new(&depot, &manifest, component).await?.load(Net::new(), "").await?;
+            Ok(save(&net, "").into_iter().map(|(.., values)| values).collect())
+        };
+        let (one, other) = block_on(futures_util::future::join(load(one), load(other)));
+        assert_eq!(one.unwrap().len(), other.unwrap().len());
+        assert_eq!((server.0.sent.get(), server.asked()), (bytes, requests));
+        assert_eq!((server.0.most_open.get(), server.0.open.get()), (requests, 0));
+    }
+}
+
+/// Whoever finds chunks that somebody else has stored asks for none of them, be they before, within or behind what is missing.
+#[test]
+fn only_what_is_missing_is_asked_for() {
+    let (manifest, files) = model(1);
+    let component = &manifest.components[0];
+    let mut at = random(3);
+    for _ in 0..50 {
+        let store = MemoryStore::default();
+        let (mut missing, mut runs, mut gap) = (0, 0, false);
+        for (sum, range) in component.sha256.iter().zip(manifest.chunks(component)) {
+            let stored = at(2) == 0;
+            if stored {
+                let bytes = &files[&component.file][range.start as usize..range.end as usize];
+                block_on(store.put(sum, bytes)).unwrap();
+            } else {
+                missing += range.end - range.start;
+                runs += usize::from(!gap);
+            }
+            gap = !stored;
+        }
+        for ranges in [true, false] {
+            let store = Rc::new(MemoryStore(store.0.clone()));
+            let server = Server::new(files.clone(), ranges);
+            block_on(stock(&server.depot(Some(store)), &manifest, component)).unwrap();
+            if ranges {
+                assert_eq!((server.0.sent.get(), server.asked()), (missing, runs));
+            } else {
+                assert!(server.asked() <= 1);
+            }
+        }
     }
 }
 
@@ -412,14 +546,14 @@ fn servers_that_fail_for_a_while_are_asked_again() {
     let mut count = 0;
     server.fault(move |_| {
         count += 1;
-        (count > 3).then_some(Fault::Status(503, Some("1000000")))
+        Some(if count == 1 { Fault::Cut(3 * CHUNK as usize) } else { Fault::Status(503, Some("1000000")) })
     });
     let error = load_all(&server.depot(None)).unwrap_err();
     assert!(matches!(&error, Error::Read { what, why } if what.contains("chunk 3") && why.contains("503")), "{error}");
     let slept = server.0.slept.take();
     assert_eq!(slept.len(), 5);
     assert!(
-        slept.iter().all(|time| *time == Patience::default().longest_pause),
+        slept[1..].iter().all(|time| *time == Patience::default().longest_pause),
         "no server makes anybody wait for days"
     );
 }
@@ -436,11 +570,7 @@ fn what_will_not_get_better_fails_at_once() {
         (Fault::OtherRange, "read", "bytes 7-9/10"),
     ] {
         let server = Server::new(files.clone(), true);
-        let mut count = 0;
-        server.fault(move |_| {
-            count += 1;
-            (count == 2).then(|| fault.clone())
-        });
+        server.faults(&[Fault::Part(CHUNK as usize), fault]);
         let error = load_all(&server.depot(None)).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(part) && error.to_string().contains("chunk 1"), "{error}");
@@ -450,22 +580,23 @@ fn what_will_not_get_better_fails_at_once() {
 
 #[test]
 fn damage_on_the_way_is_found_before_it_is_used() {
-    let (_, files) = model(1);
+    let (manifest, files) = model(1);
     // Once: something on the way is to blame, and is passed by.
     let server = Server::new(files.clone(), true);
     server.faults(&[Fault::Flip(5)]);
     load_all(&server.depot(None)).unwrap();
     assert!(server.0.fresh.get() > 0);
     // Always: the file is.
-    server.fault(|get| (get.range.start == 2000).then_some(Fault::Flip(900)));
+    server.fault(|get| get.range.contains(&2900).then(|| Fault::Flip(2900 - get.range.start as usize)));
     let store = Rc::new(MemoryStore::default());
     let error = load_all(&server.depot(Some(store.clone()))).unwrap_err();
     assert!(matches!(&error, Error::Checksum { file, chunk: 2 } if file == "first.gguf"), "{error}");
     // What was right was kept, what was wrong was not.
     server.faults(&[]);
-    server.asked();
+    server.0.sent.take();
     load_all(&server.depot(Some(store))).unwrap();
-    assert!(server.0.asked.borrow().len() > 2);
+    let total: u64 = manifest.components.iter().map(|component| component.bytes).sum();
+    assert_eq!(server.0.sent.take(), total - 2 * CHUNK + manifest_bytes(&server));
     // The model was replaced in the middle.
     let (_, other) = model(2);
     let server = Server::new(files.clone(), true);
@@ -476,7 +607,7 @@ fn damage_on_the_way_is_found_before_it_is_used() {
         if count == 6 {
             swap.0.files.try_borrow_mut().map(|mut files| *files = other.clone()).unwrap();
         }
-        None
+        Some(Fault::Part(CHUNK as usize))
     });
     let error = load_all(&server.depot(None)).unwrap_err();
     assert!(matches!(error, Error::Changed { .. }), "{error}");
@@ -489,11 +620,13 @@ fn damage_in_the_store_is_mended_alone() {
     let store = Rc::new(MemoryStore::default());
     let expected = load_all(&server.depot(Some(store.clone()))).unwrap();
     server.asked();
+    server.0.sent.take();
     for change in [|bytes: &mut Vec<u8>| bytes[7] ^= 1, |bytes: &mut Vec<u8>| bytes.truncate(20), Vec::clear] {
         let keys: Vec<String> = store.0.borrow().keys().filter(|key| !key.ends_with(".json")).cloned().collect();
         change(store.0.borrow_mut().get_mut(&keys[3]).unwrap());
         assert_eq!(load_all(&server.depot(Some(store.clone()))).unwrap(), expected);
         assert_eq!(server.asked(), 1, "the damaged chunk");
+        assert!(server.0.sent.take() <= manifest_bytes(&server) + CHUNK);
     }
 }
 
@@ -604,7 +737,7 @@ fn stocking_fetches_without_loading() {
 #[test]
 fn loads_survive_a_real_server() {
     use server::Fault as Wrong;
-    let (manifest, files) = model(1);
+    let (_, files) = model(1);
     let expected = load_all(&Depot::new(Rc::new(MemorySource(files.clone())), None)).unwrap();
     let patience = Patience {
         stall: Duration::from_millis(300),
@@ -622,7 +755,6 @@ fn loads_survive_a_real_server() {
         });
         load_all(&Depot::new(Rc::new(Http::new(&server.url(), Native::default(), patience)), store))
     };
-    let chunks: usize = manifest.components.iter().map(|component| component.sha256.len()).sum();
     let weights = || server.requests().iter().filter(|request| !request.path.ends_with(".json")).count();
     for (fault, more) in [
         (Wrong::Fine, 0),
@@ -641,8 +773,8 @@ fn loads_survive_a_real_server() {
         (Wrong::Redirect(format!("{}/first.gguf", server.url())), 1),
     ] {
         let what = format!("{fault:?}");
-        assert_eq!(load(vec![Wrong::Fine, fault], None).expect(&what), expected, "{what}");
-        assert_eq!(weights(), chunks + more, "{what}");
+        assert_eq!(load(vec![Wrong::Part(1000), fault], None).expect(&what), expected, "{what}");
+        assert_eq!(weights(), 3 + more, "{what}");
     }
     for (fault, code) in [
         (Wrong::Status(403), "refused"),
@@ -651,19 +783,85 @@ fn loads_survive_a_real_server() {
         (Wrong::ContentRange("bytes 7-9/10".into()), "read"),
     ] {
         let what = format!("{fault:?}");
-        let error = load(vec![Wrong::Fine, fault], None).expect_err(&what);
+        let error = load(vec![Wrong::Part(1000), fault], None).expect_err(&what);
         assert_eq!(error.code(), code, "{what}: {error}");
         assert!(error.to_string().contains("chunk 1"), "{error}");
     }
     // What ignores ranges sends each file once.
-    assert_eq!(load(vec![Wrong::IgnoreRange; chunks], None).unwrap(), expected);
+    assert_eq!(load(vec![Wrong::IgnoreRange; 2], None).unwrap(), expected);
     assert_eq!(weights(), 2);
     // A store fetches nothing twice.
     let store = Rc::new(MemoryStore::default());
-    for requests in [chunks, 0] {
+    for requests in [2, 0] {
         assert_eq!(load(vec![], Some(store.clone())).unwrap(), expected);
         assert_eq!(weights(), requests);
     }
+}
+
+/// As without sockets: what came does not come again.
+#[test]
+fn a_load_by_sockets_that_died_is_resumed() {
+    use server::Fault as Wrong;
+    let (manifest, files) = model(1);
+    let total: u64 = manifest.components.iter().map(|component| component.bytes).sum();
+    let expected = load_all(&Depot::new(Rc::new(MemorySource(files.clone())), None)).unwrap();
+    let server = server::Server::start(files);
+    let patience = Patience { first_pause: Duration::ZERO, ..Patience::default() };
+    let load = |store: &Rc<MemoryStore>| {
+        server.forget();
+        let source = Http::new(&server.url(), Native::default(), patience);
+        let loaded = load_all(&Depot::new(Rc::new(source), Some(store.clone())));
+        let weights = server.requests().into_iter().filter(|request| request.path.ends_with(".gguf"));
+        (loaded, weights.filter(|request| request.status == 206).map(|request| request.sent as u64).sum::<u64>())
+    };
+    let mut at = random(4);
+    for _ in 0..200 {
+        let store = Rc::new(MemoryStore::default());
+        let (mut left, mut over) = (at(total as usize), false);
+        server.misbehave(move |request| {
+            let Some(range) = request.range.clone().filter(|_| !request.path.ends_with(".json")) else {
+                return vec![];
+            };
+            let len = (range.end - range.start) as usize;
+            if over {
+                return vec![Wrong::Status(403)];
+            }
+            over = left < len;
+            let cut = left;
+            left -= len.min(left);
+            if over { vec![Wrong::Cut(cut)] } else { vec![] }
+        });
+        let (error, first) = load(&store);
+        assert_eq!(error.unwrap_err().code(), "refused");
+        server.misbehave(|_| vec![]);
+        let (loaded, second) = load(&store);
+        assert_eq!(loaded.unwrap(), expected);
+        assert_eq!(first + second, total, "{first} and {second} bytes");
+    }
+}
+
+/// The command line's client keeps nobody from computing, and nobody's computing makes a connection fail.
+#[test]
+fn waiting_for_a_server_and_computing_go_together() {
+    let bytes: Vec<u8> = (0..16 << 20).map(|i| (i * 7919) as u8).collect();
+    let server = server::Server::start([("a.gguf".into(), bytes.clone())].into());
+    let patience = Patience { stall: Duration::from_millis(200), ..Patience::default() };
+    let source = Http::new(&server.url(), Native::default(), patience);
+    let mut file = Reading::new("a.gguf");
+    file.until = bytes.len() as u64;
+    for range in [0..1000, 1000..4 << 20, 4 << 20..16 << 20] {
+        let part = block_on(source.read_on(&mut file, range.clone(), &|_| ())).unwrap();
+        assert!(part == bytes[range.start as usize..range.end as usize]);
+        // Longer than a server may be silent, while there is more to come than any buffer holds.
+        std::thread::sleep(patience.stall * 3);
+    }
+    assert_eq!(server.requests().len(), 1);
+
+    server.queue([server::Fault::Silence(Duration::from_secs(1))]);
+    let nothing = |_| ();
+    let mut silent = source.read("a.gguf", 0..10, &nothing);
+    assert!(silent.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(block_on(silent).unwrap(), bytes[..10]);
 }
 
 #[test]

@@ -9,20 +9,20 @@ use crate::{
     Error, Result,
     coop::latent::Exchange,
     device::{self, DeviceChoice, PrecisionChoice},
-    nets::Pace,
+    nets::{Pace, Waiting},
     pipeline::{Drawing, Event, Generator, LoadProgress, MEMORY, Preview, Request, config::ControlKind},
     pixels::Upsampler,
-    weights::{TensorSource, safetensors::SafeTensors},
+    weights::{TensorSource, safetensors::SafeTensors, turn},
 };
 use burn::tensor::TensorData;
 use clap::Args;
+use futures_util::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::BTreeMap,
     fs,
-    future::ready,
     io::IsTerminal,
     path::{Path, PathBuf},
 };
@@ -162,9 +162,9 @@ impl DrawArgs {
         if let (Some(notice), false) = (&device.notice, quiet) {
             eprintln!("drawing on the CPU: {notice}");
         }
-        // On a GPU a short queue makes the bar tell the truth.
-        let queueing = || Pace::queueing(|| Box::pin(ready(Ok(()))));
-        let pace = if device.backend == "wgpu" { queueing() } else { Pace::free() };
+        // Between two blocks what arrives meanwhile has its turn. On a GPU a short queue makes the bar tell the truth.
+        let turn = || -> Waiting { Box::pin(turn().map(Ok)) };
+        let pace = if device.backend == "wgpu" { Pace::queueing(turn) } else { Pace::yielding(turn) };
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
         let mut on_progress = |progress: LoadProgress| {
@@ -172,15 +172,23 @@ impl DrawArgs {
             bar.set_position(progress.loaded_bytes);
         };
         let generator = block_on(Generator::open(depot(&self.model), device, MEMORY))?;
-        block_on(generator.prepare(&request, &pace, &mut on_progress))?;
+        // What must be fetched comes while it draws; what is here already is not to count among the timings.
+        match block_on(generator.plan(&request))?.fetch_bytes {
+            0 => block_on(generator.prepare(&request, &pace, &mut on_progress))?,
+            _ => block_on(generator.load(&request, &pace, &mut on_progress))?,
+        }
         bar.finish_and_clear();
 
         let bar = progress_bar("drawing", "{msg:>8} {bar:40} {pos}/{len} steps, {eta} left", quiet);
-        let mut on_event = |event| {
-            if let Event::Step(step) = event {
+        let mut on_event = |event| match event {
+            Event::Step(step) => {
                 bar.set_length(step.of as u64);
                 bar.set_position(step.index as u64 + 1);
             }
+            // It may be what the next step waits for.
+            Event::Load(progress) if progress.loaded_bytes < progress.total_bytes => bar.set_message("loading"),
+            Event::Load(_) => bar.set_message("drawing"),
+            _ => {}
         };
         let drawing = match noise {
             Some(noise) => block_on(generator.generate_from(&request, noise, &pace, &mut on_event))?,

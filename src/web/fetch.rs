@@ -6,13 +6,15 @@ use crate::weights::{
     source::Pending,
 };
 use futures_util::future::{Either, select};
-use js_sys::{Function, Promise, Reflect, Uint8Array};
+use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
 use std::{pin::pin, time::Duration};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{
-    AbortSignal, ReadableStreamDefaultReader, Request, RequestCache, RequestInit, Response, WorkerGlobalScope,
-};
+use web_sys::{AbortSignal, ReadableStream, Request, RequestCache, RequestInit, Response, WorkerGlobalScope};
+
+/// Bytes that are taken from the browser at once, at most. What it has taken from the network and not handed over is lost when the
+/// connection is cut.
+const PIECE: u32 = 256 << 10;
 
 #[wasm_bindgen]
 extern "C" {
@@ -23,6 +25,13 @@ extern "C" {
     fn signal(this: &AbortController) -> AbortSignal;
     #[wasm_bindgen(method)]
     fn abort(this: &AbortController);
+
+    type Streaming;
+    #[wasm_bindgen(method, catch, js_name = getReader)]
+    fn get_reader(this: &Streaming, options: &JsValue) -> Result<Reader, JsValue>;
+    type Reader;
+    #[wasm_bindgen(method)]
+    fn read(this: &Reader, into: &JsValue) -> Promise;
 
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &Function, milliseconds: f64) -> i32;
@@ -48,7 +57,9 @@ impl Drop for Transfer {
 
 /// A response that streams in.
 struct Stream {
-    reader: ReadableStreamDefaultReader,
+    reader: Reader,
+    /// What is read into, where the browser lets its caller say so. Others have their own idea of how much they hand over at once.
+    buffer: JsValue,
     stall: Duration,
     _transfer: Transfer,
 }
@@ -80,15 +91,32 @@ async fn within(time: Duration, promise: Promise) -> Result<JsValue, Broken> {
     }
 }
 
+impl Stream {
+    fn new(body: ReadableStream, stall: Duration, transfer: Transfer) -> Result<Self, JsValue> {
+        let (body, options): (Streaming, _) = (body.unchecked_into(), Object::new());
+        Reflect::set(&options, &"mode".into(), &"byob".into())?;
+        let (reader, buffer) = match body.get_reader(&options) {
+            Ok(reader) => (reader, Uint8Array::new_with_length(PIECE).into()),
+            Err(_) => (body.get_reader(&JsValue::UNDEFINED)?, JsValue::UNDEFINED),
+        };
+        Ok(Self { reader, buffer, stall, _transfer: transfer })
+    }
+}
+
 impl Body for Stream {
     fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
         Box::pin(async move {
-            let piece = within(self.stall, self.reader.read()).await?;
+            let piece = within(self.stall, self.reader.read(&self.buffer)).await?;
             let field = |name: &str| Reflect::get(&piece, &name.into()).unwrap_or_default();
             if field("done").is_truthy() {
                 return Ok(None);
             }
-            Ok(Some(field("value").unchecked_into::<Uint8Array>().to_vec()))
+            let bytes: Uint8Array = field("value").unchecked_into();
+            if !self.buffer.is_undefined() {
+                // The same memory, which has come back under another name.
+                self.buffer = Uint8Array::new(&bytes.buffer()).into();
+            }
+            Ok(Some(bytes.to_vec()))
         })
     }
 }
@@ -116,11 +144,7 @@ impl Transport for Fetch {
             let undone = response.status() == 200 && encoding.is_some();
             let length = header("Content-Length").filter(|_| !undone).and_then(|length| length.parse().ok());
             let body: Box<dyn Body> = match response.body() {
-                Some(body) => Box::new(Stream {
-                    reader: body.get_reader().unchecked_into(),
-                    stall: get.stall,
-                    _transfer: transfer,
-                }),
+                Some(body) => Box::new(Stream::new(body, get.stall, transfer).map_err(broken)?),
                 None => Box::new(Empty),
             };
             Ok(Answer {

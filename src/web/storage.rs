@@ -9,7 +9,10 @@ pub use files::FileStore;
 use super::describe;
 use crate::{
     Error,
-    weights::store::{Lock, Store},
+    weights::{
+        source::Pending,
+        store::{Lock, Store},
+    },
 };
 use js_sys::{Function, Promise};
 use std::{
@@ -47,8 +50,8 @@ pub async fn open() -> Option<Rc<dyn Store>> {
     }
 }
 
-/// A lock of the name `key`, held across all tabs of the origin.
-async fn lock(key: &str) -> Lock {
+/// A lock of the name `key`, held across all tabs of the origin. It is asked for at once.
+fn lock(key: &str) -> Pending<'static, Lock> {
     let held = Rc::new(Held::default());
     let granted = Promise::new(&mut |granted, _| {
         let held = held.clone();
@@ -68,8 +71,10 @@ async fn lock(key: &str) -> Lock {
     });
     // Dropped here, or later with the lock: either way it is released.
     let guard = Guard(held);
-    let _ = JsFuture::from(granted).await;
-    Box::new(guard)
+    Box::pin(async move {
+        let _ = JsFuture::from(granted).await;
+        Box::new(guard) as Lock
+    })
 }
 
 /// How a lock is released, once it is held.

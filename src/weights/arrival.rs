@@ -1,14 +1,13 @@
 //! A component that arrives: its header first, then tensor by tensor.
 
 use super::{
-    depot::{Chunks, Depot, chunks, drain},
+    depot::{Chunks, Depot},
     gguf::{GgufHeader, TensorInfo},
     manifest::{Component, Manifest},
     module::Assembly,
 };
 use crate::{Error, Result};
 use burn::module::Module;
-use futures_util::StreamExt;
 
 /// A header longer than this is not one: a text encoder's, with its vocabulary in it, is a few MiB long.
 const MAX_HEADER: usize = 64 << 20;
@@ -31,12 +30,12 @@ impl Arrival {
     /// Waits for the header of `component`.
     ///
     /// # Errors
-    /// As [`Depot::chunk`] and [`GgufHeader::parse`].
+    /// As [`stock`](super::stock) and [`GgufHeader::parse`].
     pub async fn new(depot: &Depot, manifest: &Manifest, component: &Component) -> Result<Self> {
         let what = &component.file;
         let corrupt = |why: &str| Error::Corrupt { what: what.clone(), why: why.into() };
         let len = usize::try_from(component.bytes).map_err(|_| corrupt("it is longer than memory can be"))?;
-        let mut chunks = chunks(depot.of(component), manifest, component);
+        let mut chunks = Chunks::new(depot, manifest, component);
         let (mut head, mut begins) = (Vec::new(), 0);
         loop {
             let chunk = chunks.next().await.ok_or_else(|| corrupt("it ends in the middle of its header"))??;
@@ -89,7 +88,7 @@ impl Arrival {
     /// Gives `module` its tensors as they come; see [`load`](super::load). What does not fit is known before they come.
     ///
     /// # Errors
-    /// As [`load`](super::load) and [`Depot::chunk`].
+    /// As [`load`](super::load) and [`stock`](super::stock).
     pub async fn load<M: Module>(mut self, module: M, prefix: &str) -> Result<M> {
         let mut assembly = Assembly::new(module, &self.component.file, prefix);
         let mut tensors: Vec<(String, TensorInfo)> = std::mem::take(&mut self.header.tensors).into_iter().collect();
@@ -111,9 +110,9 @@ impl Arrival {
     /// Reads and verifies the rest of the file, to no other end.
     ///
     /// # Errors
-    /// As [`Depot::chunk`].
+    /// As [`stock`](super::stock).
     pub async fn drain(self) -> Result<()> {
-        drain(self.chunks).await
+        self.chunks.drain().await
     }
 
     /// Gives `take` the `len` bytes from `start` on, which must not lie before what was asked for last, piece by piece.

@@ -2,12 +2,11 @@
 
 use super::{
     manifest::{Component, Manifest},
-    source::{Pending, Source},
-    store::{self, Store},
+    source::{Pending, Reading, Source},
+    store::{self, Lock, Store},
     traffic::Traffic,
 };
 use crate::{Error, Result};
-use futures_util::StreamExt;
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -17,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Hands out verified chunks: from the store, else from the source, and then they are stored.
+/// Where chunks come from: the store, else the source, and then they are stored.
 #[derive(Clone)]
 pub struct Depot {
     source: Rc<dyn Source>,
@@ -84,88 +83,6 @@ impl Depot {
         component.folder.as_ref().map_or_else(|| self.clone(), |folder| self.sibling(folder))
     }
 
-    /// One chunk of `component`, verified.
-    ///
-    /// A chunk that the store has damaged is fetched again, alone. What comes damaged from the source is asked for once more,
-    /// past all that lies between here and the origin.
-    ///
-    /// # Errors
-    /// [`Error::Read`] and [`Error::Refused`], both naming the chunk; [`Error::Checksum`] if the source has other bytes.
-    pub async fn chunk(&self, component: &Component, index: usize, range: Range<u64>) -> Result<Vec<u8>> {
-        let bytes = self.chunk_now(component, index, range).await;
-        turn().await;
-        bytes
-    }
-
-    async fn chunk_now(&self, component: &Component, index: usize, range: Range<u64>) -> Result<Vec<u8>> {
-        let key = component.sha256.get(index).map(String::as_str).unwrap_or_default();
-        let Some(store) = self.store.as_deref() else {
-            return self.fetch(component, index, range).await;
-        };
-        if let Ok(Some(bytes)) = self.stored(store, key, component, index).await {
-            return Ok(bytes);
-        }
-        let _lock = store.lock(key).await;
-        // Somebody else may have fetched it meanwhile. What is not right now, is not because somebody is writing it.
-        match self.stored(store, key, component, index).await {
-            Ok(Some(bytes)) => return Ok(bytes),
-            Ok(None) => {}
-            Err(_) => {
-                log::warn!("chunk {index} of {} was damaged in the store; it is fetched again", component.file);
-                let _ = store.remove(key).await;
-            }
-        }
-        let bytes = self.fetch(component, index, range).await?;
-        if !self.full.get()
-            && let Err(error) = store.put(key, &bytes).await
-        {
-            log::warn!("{error}; what arrives from now on is not stored");
-            self.full.set(true);
-        }
-        Ok(bytes)
-    }
-
-    /// What the store has under `key`; an error if it cannot be read or is not what it should be.
-    async fn stored(
-        &self,
-        store: &dyn Store,
-        key: &str,
-        component: &Component,
-        index: usize,
-    ) -> Result<Option<Vec<u8>>> {
-        let Some(bytes) = store.get(key).await? else {
-            return Ok(None);
-        };
-        component.verify(index, &bytes)?;
-        self.traffic.arrived(component, index, bytes.len() as u64, true);
-        Ok(Some(bytes))
-    }
-
-    async fn fetch(&self, component: &Component, index: usize, range: Range<u64>) -> Result<Vec<u8>> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let on_bytes = |bytes| self.traffic.arrived(component, index, bytes, false);
-            let read = self.source.read(&component.file, range.clone(), &on_bytes).await;
-            let bytes = read.map_err(|error| named(error, index, &range))?;
-            if bytes.len() as u64 != range.end - range.start {
-                let what = format!("{}, chunk {index}", component.file);
-                return Err(Error::Read { what, why: format!("the file ends before its {} bytes", component.bytes) });
-            }
-            match component.verify(index, &bytes) {
-                Ok(()) => {
-                    on_bytes(bytes.len() as u64);
-                    return Ok(bytes);
-                }
-                Err(_) if attempt == 1 => {
-                    on_bytes(0);
-                    self.source.distrust();
-                }
-                Err(error) => return Err(self.blamed(component, error).await),
-            }
-        }
-    }
-
     /// What is to blame for a checksum that does not match: the file, or a model that was replaced meanwhile.
     async fn blamed(&self, component: &Component, error: Error) -> Error {
         let same = |there: &Component| there.file == component.file && there.sha256 == component.sha256;
@@ -194,9 +111,10 @@ impl Depot {
             return component.bytes;
         }
         let chunks = component.sha256.iter().zip(manifest.chunks(component));
-        let stored = chunks.filter_map(|(sum, range)| {
+        let stored = chunks.map(|(sum, range)| {
             let len = range.end - range.start;
-            (sizes.get(sum) == Some(&len)).then_some(len)
+            let beginning = || sizes.get(&store::begun(sum)).filter(|beginning| **beginning < len);
+            sizes.get(sum).filter(|stored| **stored == len).or_else(beginning).copied().unwrap_or(0)
         });
         stored.sum()
     }
@@ -228,7 +146,7 @@ fn named(error: Error, index: usize, range: &Range<u64>) -> Error {
 }
 
 /// Lets whoever waits for several things look at all of them: what blocks is ready at once and would never let go.
-fn turn() -> impl Future<Output = ()> {
+pub(crate) fn turn() -> impl Future<Output = ()> {
     let mut turned = false;
     std::future::poll_fn(move |context: &mut Context<'_>| {
         if std::mem::replace(&mut turned, true) {
@@ -256,36 +174,187 @@ pub async fn watched<T>(
     .await
 }
 
-/// Chunks of a component in order, two of them on their way at once.
-pub(super) fn chunks(depot: Depot, manifest: &Manifest, component: &Component) -> Chunks {
-    let component = Rc::new(component.clone());
-    let ranges: Vec<_> = manifest.chunks(&component).enumerate().collect();
-    let fetch = move |(index, range)| {
-        let (depot, component) = (depot.clone(), component.clone());
-        async move { depot.chunk(&component, index, range).await }
-    };
-    Box::pin(futures_util::stream::iter(ranges).map(fetch).buffered(2))
+/// The chunks of a component in order, verified.
+///
+/// A chunk that the store has damaged is fetched again, alone. What comes damaged from the source is asked for once more,
+/// past all that lies between here and the origin.
+pub(super) struct Chunks {
+    depot: Depot,
+    component: Component,
+    ranges: Vec<Range<u64>>,
+    /// Index of the next one.
+    next: usize,
+    file: Reading,
+    /// The next one's lock, where it is still coming: nobody else is to fetch it meanwhile.
+    lock: Option<Pending<'static, Lock>>,
+    /// What was stored when that was first asked.
+    sizes: Option<BTreeMap<String, u64>>,
 }
 
-/// See [`chunks`].
-pub(super) type Chunks = Pin<Box<dyn futures_util::Stream<Item = Result<Vec<u8>>>>>;
-
-/// Waits for the rest of the chunks, to no other end than that they are verified and stored.
-pub(super) async fn drain(mut chunks: Chunks) -> Result<()> {
-    while let Some(chunk) = chunks.next().await {
-        drop(chunk?);
+impl Chunks {
+    pub fn new(depot: &Depot, manifest: &Manifest, component: &Component) -> Self {
+        Self {
+            depot: depot.of(component),
+            component: component.clone(),
+            ranges: manifest.chunks(component).collect(),
+            next: 0,
+            file: Reading::new(&component.file),
+            lock: None,
+            sizes: None,
+        }
     }
-    Ok(())
+
+    /// The next chunk; none after the last.
+    ///
+    /// # Errors
+    /// As [`stock`].
+    pub async fn next(&mut self) -> Option<Result<Vec<u8>>> {
+        let index = self.next;
+        self.next += 1;
+        let range = self.ranges.get(index)?.clone();
+        let bytes = self.chunk(index, range).await;
+        turn().await;
+        Some(bytes)
+    }
+
+    /// Waits for the rest of the chunks, to no other end than that they are verified and stored.
+    pub async fn drain(mut self) -> Result<()> {
+        while let Some(chunk) = self.next().await {
+            drop(chunk?);
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, index: usize, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let Some(store) = self.depot.store.clone() else {
+            self.file.until = self.component.bytes;
+            return self.fetch(index, range, &mut bytes).await.map(|()| bytes);
+        };
+        let key = self.key(index).to_owned();
+        let lock = match self.lock.take() {
+            Some(lock) => lock,
+            None => match self.stored(&*store, index).await {
+                Ok(Some(bytes)) => return Ok(bytes),
+                _ => store.lock(&key),
+            },
+        };
+        let lock = lock.await;
+        // Somebody else may have fetched it meanwhile. What is not right now, is not because somebody is writing it.
+        match self.stored(&*store, index).await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(_) => {
+                log::warn!("chunk {index} of {} was damaged in the store; it is fetched again", self.component.file);
+                let _ = store.remove(&key).await;
+            }
+        }
+        if !self.file.goes_on() {
+            self.file.until = self.missing_until(index).await;
+        }
+        let begun = store::begun(&key);
+        let beginning = store.get(&begun).await.ok().flatten();
+        let has_begun = beginning.is_some();
+        bytes = beginning.filter(|bytes| (bytes.len() as u64) < range.end - range.start).unwrap_or_default();
+        if let Err(error) = self.fetch(index, range, &mut bytes).await {
+            // What came of it serves another time. Should it not be stored, nothing is lost but that.
+            let _ = match bytes.is_empty() {
+                true => store.remove(&begun).await,
+                false => store.put(&begun, &bytes).await,
+            };
+            return Err(error);
+        }
+        if !self.depot.full.get()
+            && let Err(error) = store.put(&key, &bytes).await
+        {
+            log::warn!("{error}; what arrives from now on is not stored");
+            self.depot.full.set(true);
+        }
+        if has_begun {
+            let _ = store.remove(&begun).await;
+        }
+        if self.file.goes_on() {
+            // Whoever waits for this one and finds it stored then waits for the next one, too.
+            self.lock = self.component.sha256.get(index + 1).map(|key| store.lock(key));
+        }
+        drop(lock);
+        Ok(bytes)
+    }
+
+    fn key(&self, index: usize) -> &str {
+        self.component.sha256.get(index).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Where the chunks end that are missing in the store, from the one at `index` on.
+    async fn missing_until(&mut self, index: usize) -> u64 {
+        if self.sizes.is_none() {
+            // What cannot be listed is fetched.
+            self.sizes = Some(self.depot.sizes().await.unwrap_or_default());
+        }
+        let (sizes, component) = (self.sizes.as_ref(), &self.component);
+        let chunks = component.sha256.iter().zip(&self.ranges).skip(index + 1);
+        let missing = chunks.take_while(|(sum, range)| {
+            sizes.and_then(|sizes| sizes.get(*sum)).is_none_or(|len| *len != range.end - range.start)
+        });
+        missing.last().map_or(self.ranges[index].end, |(_, range)| range.end)
+    }
+
+    /// What the store has of a chunk; an error if it cannot be read or is not what it should be.
+    async fn stored(&self, store: &dyn Store, index: usize) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = store.get(self.key(index)).await? else {
+            return Ok(None);
+        };
+        self.component.verify(index, &bytes)?;
+        self.depot.traffic.arrived(&self.component, index, bytes.len() as u64, bytes.len() as u64);
+        Ok(Some(bytes))
+    }
+
+    /// Completes `bytes`, the beginning of a chunk. Where that fails, they are what another time can begin with.
+    async fn fetch(&mut self, index: usize, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<()> {
+        let Self { depot, component, file, .. } = self;
+        let len = range.end - range.start;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let had = bytes.len() as u64;
+            let on_bytes = |more| depot.traffic.arrived(component, index, had + more, had);
+            match depot.source.read_on(file, range.start + had..range.end, &on_bytes).await {
+                Ok(rest) if bytes.is_empty() => *bytes = rest,
+                Ok(rest) => bytes.extend(rest),
+                Err(error) => {
+                    bytes.append(&mut file.part);
+                    return Err(named(error, index, &range));
+                }
+            }
+            if (bytes.len() as u64) < len {
+                bytes.clear();
+                let what = format!("{}, chunk {index}", component.file);
+                return Err(Error::Read { what, why: format!("the file ends before its {} bytes", component.bytes) });
+            }
+            let Err(error) = component.verify(index, bytes) else {
+                on_bytes(len - had);
+                return Ok(());
+            };
+            bytes.clear();
+            if attempt == 2 {
+                return Err(depot.blamed(component, error).await);
+            }
+            depot.traffic.arrived(component, index, 0, 0);
+            file.end();
+            depot.source.distrust();
+        }
+    }
 }
 
 /// Brings a component into the store, and nowhere else, unless it is at hand anyway.
 ///
 /// # Errors
-/// As [`Depot::chunk`].
+/// [`Error::Read`] and [`Error::Refused`], both naming the chunk; [`Error::Checksum`] if the source has other bytes,
+/// [`Error::Changed`] if it has another model now.
 pub fn stock(depot: &Depot, manifest: &Manifest, component: &Component) -> Pending<'static, Result<()>> {
-    let depot = depot.of(component);
-    if depot.source.is_local() {
+    let chunks = Chunks::new(depot, manifest, component);
+    if chunks.depot.source.is_local() {
         return Box::pin(std::future::ready(Ok(())));
     }
-    Box::pin(drain(chunks(depot, manifest, component)))
+    Box::pin(chunks.drain())
 }

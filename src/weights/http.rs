@@ -1,10 +1,13 @@
 //! A model folder on a web server, whatever the server is like.
 //!
+//! A file that is read from front to back is one response: it is asked for as far as it will be needed, and each read takes up
+//! where the one before it ended. Between two reads nobody waits for the network, which fills what buffers lie on the way.
+//!
 //! | the server | what is done |
 //! |---|---|
-//! | knows ranges (206) | each read is a request of its own; several run at once |
-//! | ignores ranges (200) | one response at a time is read through, consecutive reads go on in it |
-//! | cuts a response, or stalls | the rest of the read is asked for again, from the byte it had come to |
+//! | knows ranges (206) | a read that begins elsewhere than the one before it ended is a request of its own |
+//! | ignores ranges (200) | what lies before such a read is read over |
+//! | cuts a response, or stalls | the rest is asked for again, from the byte it had come to |
 //! | answers 408, 425, 429, 5xx | asked again after a pause, as long as `Retry-After` says |
 //! | answers 416 | the file ends before the range |
 //! | answers anything else, another range, or compressed parts | a typed error at once |
@@ -12,15 +15,9 @@
 //! Pauses double from one failure in a row to the next, and are drawn at random below that, so that many clients do not
 //! come back together.
 
-use super::source::{Pending, Source, sibling_url};
+use super::source::{Pending, Reading, Source, sibling_url};
 use crate::{Error, Result};
-use futures_util::lock::Mutex;
-use std::{
-    cell::{Cell, RefCell},
-    ops::Range,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, ops::Range, rc::Rc, time::Duration};
 
 /// Bytes that are made room for before they come, at most: of what length a file is, only its manifest tells.
 const MOST_RESERVED: u64 = 4 << 20;
@@ -86,7 +83,7 @@ pub struct Answer {
     pub body: Box<dyn Body>,
 }
 
-/// The body of a response. Dropping it ends the transfer.
+/// The body of a response. Dropping it ends the transfer. It may be long until somebody asks for the next piece.
 pub trait Body {
     /// The next bytes, some of them at least; none where the body ends.
     fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>>;
@@ -105,25 +102,21 @@ pub struct Http<T> {
     base: String,
     transport: T,
     patience: Patience,
-    /// Whether the server knows ranges; known after the first answer.
-    ranges: Cell<Option<bool>>,
-    /// Held by the one who reads, as long as the server is not known to know ranges.
-    turn: Mutex<()>,
-    /// A response to someone who asked for a range and got the whole file.
-    whole: RefCell<Option<Open>>,
     fresh: Cell<bool>,
     random: Cell<u64>,
 }
 
 /// A response that is being read.
-struct Open {
-    name: String,
+pub(super) struct Response {
+    /// Whether the server ignored the range and sends the whole file.
+    whole: bool,
     /// Offset in the file of what comes next.
     position: u64,
     /// Where the response ends, if it says so.
     end: Option<u64>,
     /// Where the file ends, if the response says so and does not reach so far.
     file_end: Option<u64>,
+    /// What came and was not asked for yet.
     rest: Vec<u8>,
     body: Box<dyn Body>,
 }
@@ -152,36 +145,30 @@ impl<T: Transport> Http<T> {
             base: base.trim_end_matches('/').into(),
             transport,
             patience,
-            ranges: Cell::new(None),
-            turn: Mutex::new(()),
-            whole: RefCell::new(None),
             fresh: Cell::new(false),
             random: Cell::new(seed.map_or(0, |time| time.as_nanos() as u64) | 1),
         }
     }
 
-    async fn read_part(&self, name: &str, range: Range<u64>, on_bytes: &dyn Fn(u64)) -> Result<Vec<u8>> {
-        let url = format!("{}/{name}", self.base);
+    async fn read_part(&self, file: &mut Reading, range: Range<u64>, on_bytes: &dyn Fn(u64)) -> Result<Vec<u8>> {
+        let url = format!("{}/{}", self.base, file.name);
         // A chunk is held once, not in the halves of a vector that grows.
         let mut bytes = Vec::new();
         let _ = bytes.try_reserve_exact((range.end - range.start).min(MOST_RESERVED) as usize);
         let (mut failures, mut had) = (0, 0);
         loop {
-            let attempt = {
-                let _turn = match self.ranges.get() {
-                    Some(true) => None,
-                    _ => Some(self.turn.lock().await),
-                };
-                self.attempt(&url, name, &range, &mut bytes, on_bytes).await
-            };
-            let (why, pause) = match attempt {
+            let (why, pause) = match self.attempt(&url, file, &range, &mut bytes, on_bytes).await {
                 Ok(()) => return Ok(bytes),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => {
+                    file.part = bytes;
+                    return Err(error);
+                }
                 Err(Failure::Passing { why, pause }) => (why, pause),
             };
             failures = if bytes.len() >= had + self.patience.progress { 1 } else { failures + 1 };
             had = bytes.len();
             if failures >= self.patience.failures {
+                file.part = bytes;
                 return Err(Error::Read { what: url, why: format!("{why}; given up after {failures} attempts") });
             }
             self.transport.sleep(pause.unwrap_or_else(|| self.pause(failures))).await;
@@ -192,47 +179,57 @@ impl<T: Transport> Http<T> {
     async fn attempt(
         &self,
         url: &str,
-        name: &str,
+        file: &mut Reading,
         range: &Range<u64>,
         bytes: &mut Vec<u8>,
         on_bytes: &dyn Fn(u64),
     ) -> Result<(), Failure> {
-        let rest = range.start + bytes.len() as u64..range.end;
-        let open = self.whole.take().filter(|open| open.name == name && open.position == rest.start);
-        let open = match open {
-            Some(open) => Some(open),
-            None => self.request(url, name, rest.clone()).await?,
+        let start = range.start + bytes.len() as u64;
+        // It is put back only where all is well.
+        let response = file.response.take().filter(|response| match response.whole {
+            true => response.position <= start,
+            false => response.position == start,
+        });
+        let response = match response {
+            Some(response) => Some(response),
+            None => self.request(url, start..range.end.max(file.until)).await?,
         };
-        let Some(mut open) = open else {
+        let Some(mut response) = response else {
             return Ok(());
         };
-        while open.position < rest.end {
-            if open.rest.is_empty() {
-                match open.body.piece().await? {
-                    Some(piece) => open.rest = piece,
-                    None if open.end.is_some_and(|end| open.position < end) => {
+        while response.position < range.end {
+            if response.rest.is_empty() {
+                match response.body.piece().await? {
+                    Some(piece) => response.rest = piece,
+                    None if response.end.is_some_and(|end| response.position < end) => {
                         return Err(Broken("the response ended early".into()).into());
                     }
-                    None if open.file_end.is_some_and(|end| open.position < end) => {
+                    None if response.file_end.is_some_and(|end| response.position < end) => {
                         // A server may answer a part of what it was asked for.
                         return Err(Failure::Passing { why: "parts of it came".into(), pause: Some(Duration::ZERO) });
                     }
                     None => break,
                 }
             }
-            let wanted = usize::try_from(rest.end - open.position).unwrap_or(usize::MAX).min(open.rest.len());
-            bytes.extend(open.rest.drain(..wanted));
-            open.position += wanted as u64;
-            on_bytes(bytes.len() as u64);
+            let until = if response.position < start { start } else { range.end };
+            let taken = usize::try_from(until - response.position).unwrap_or(usize::MAX).min(response.rest.len());
+            let piece = response.rest.drain(..taken);
+            if response.position >= start {
+                bytes.extend(piece);
+                on_bytes(bytes.len() as u64);
+            } else {
+                drop(piece);
+            }
+            response.position += taken as u64;
         }
-        if self.ranges.get() == Some(false) {
-            self.whole.replace(Some(open));
+        if response.position < response.end.unwrap_or(if response.whole { u64::MAX } else { file.until }) {
+            file.response = Some(response);
         }
         Ok(())
     }
 
-    /// A response that starts with `range`; none if the file ends before it.
-    async fn request(&self, url: &str, name: &str, range: Range<u64>) -> Result<Option<Open>, Failure> {
+    /// A response that starts with `range`, or with the file; none if the file ends before it.
+    async fn request(&self, url: &str, range: Range<u64>) -> Result<Option<Response>, Failure> {
         let refused = |why: String| Failure::Final(Error::Read { what: url.into(), why });
         let get = Get { url, range: range.clone(), fresh: self.fresh.get(), stall: self.patience.stall };
         let answer = self.transport.get(get).await?;
@@ -240,13 +237,8 @@ impl<T: Transport> Http<T> {
         if let (200..=299, Some(encoding)) = (answer.status, encoding) {
             return Err(refused(format!("the server sends it compressed ({encoding}), which has no byte ranges")));
         }
-        let open = |position, end, file_end| Open {
-            name: name.into(),
-            position,
-            end,
-            file_end,
-            rest: Vec::new(),
-            body: answer.body,
+        let response = |whole, position, end, file_end| {
+            Ok(Some(Response { whole, position, end, file_end, rest: Vec::new(), body: answer.body }))
         };
         match answer.status {
             206 => {
@@ -258,28 +250,11 @@ impl<T: Transport> Http<T> {
                         return Err(refused(format!("the server answered with another range, `{sent}`")));
                     }
                     // Across origins the header is not always shown.
-                    None => (answer.length.map(|length| range.start + length), None),
+                    None => (answer.length.map(|length| range.start.saturating_add(length)), None),
                 };
-                self.ranges.set(Some(true));
-                Ok(Some(open(range.start, end, file_end)))
+                response(false, range.start, end, file_end)
             }
-            200 => {
-                self.ranges.set(Some(false));
-                let mut open = open(0, answer.length, None);
-                while open.position < range.start {
-                    match open.body.piece().await? {
-                        Some(piece) => {
-                            let skipped = usize::try_from(range.start - open.position).unwrap_or(usize::MAX);
-                            let skipped = skipped.min(piece.len());
-                            open.position += skipped as u64;
-                            open.rest = piece[skipped..].to_vec();
-                        }
-                        None if open.end.is_none_or(|end| open.position >= end) => return Ok(None),
-                        None => return Err(Broken("the response ended early".into()).into()),
-                    }
-                }
-                Ok(Some(open))
-            }
+            200 => response(true, 0, answer.length, None),
             416 => Ok(None),
             408 | 425 | 429 | 500..=599 => Err(Failure::Passing {
                 why: format!("the server answered {}", answer.status),
@@ -314,7 +289,16 @@ fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
 
 impl<T: Transport> Source for Http<T> {
     fn read<'a>(&'a self, name: &'a str, range: Range<u64>, on_bytes: &'a dyn Fn(u64)) -> Pending<'a, Result<Vec<u8>>> {
-        Box::pin(self.read_part(name, range, on_bytes))
+        Box::pin(async move { self.read_part(&mut Reading::new(name), range, on_bytes).await })
+    }
+
+    fn read_on<'a>(
+        &'a self,
+        file: &'a mut Reading,
+        range: Range<u64>,
+        on_bytes: &'a dyn Fn(u64),
+    ) -> Pending<'a, Result<Vec<u8>>> {
+        Box::pin(self.read_part(file, range, on_bytes))
     }
 
     fn sibling(&self, folder: &str) -> Rc<dyn Source> {
@@ -331,7 +315,6 @@ impl<T: Transport> Source for Http<T> {
 
     fn distrust(&self) {
         self.fresh.set(true);
-        self.whole.take();
     }
 }
 
@@ -341,9 +324,24 @@ pub use native::Native;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 mod native {
     use super::*;
-    use std::{future::ready, io::Read};
+    use std::{
+        future::poll_fn,
+        io::Read,
+        sync::{
+            Arc, Mutex, PoisonError,
+            mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        },
+        task::{Poll, Waker},
+        thread,
+    };
+    use ureq::http::{Response, response::Parts};
 
-    /// HTTP for the command line. It blocks: one request at a time.
+    /// Bytes of a piece, at most, and pieces that are held until somebody asks for them. The network's own buffers hold more.
+    const PIECE: usize = 64 << 10;
+    const PIECES: usize = 16;
+
+    /// HTTP for the command line. What blocks does so on a thread of its own, one for each request, so that others may compute
+    /// meanwhile.
     #[derive(Debug, Clone)]
     pub struct Native(ureq::Agent);
 
@@ -353,46 +351,139 @@ mod native {
         }
     }
 
-    struct Reader(Box<dyn Read>);
+    /// Wakes whoever waits, also when it is dropped.
+    #[derive(Default)]
+    struct Bell(Arc<Mutex<Option<Waker>>>);
 
-    impl Body for Reader {
+    impl Bell {
+        fn ring(&self) {
+            let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl Drop for Bell {
+        fn drop(&mut self) {
+            self.ring();
+        }
+    }
+
+    /// What another thread puts here. In the order of the fields, the last message is out before the bell rings for the last time.
+    struct Outbox<T>(SyncSender<T>, Bell);
+
+    impl<T> Outbox<T> {
+        /// Hands `message` over, as soon as there is room for it; false if nobody wants it any more.
+        fn put(&self, message: T) -> bool {
+            let taken = self.0.send(message).is_ok();
+            self.1.ring();
+            taken
+        }
+    }
+
+    /// What another thread has put here.
+    struct Inbox<T>(Receiver<T>, Arc<Mutex<Option<Waker>>>);
+
+    impl<T> Inbox<T> {
+        /// The next message; none when there will be no more.
+        async fn next(&mut self) -> Option<T> {
+            poll_fn(|context| {
+                // First this: what is put here after we looked wakes us.
+                *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+                match self.0.try_recv() {
+                    Ok(message) => Poll::Ready(Some(message)),
+                    Err(TryRecvError::Disconnected) => Poll::Ready(None),
+                    Err(TryRecvError::Empty) => Poll::Pending,
+                }
+            })
+            .await
+        }
+    }
+
+    /// Two ends of a queue with room for so many messages.
+    fn queue<T>(room: usize) -> (Outbox<T>, Inbox<T>) {
+        let ((sender, receiver), bell) = (sync_channel(room), Bell::default());
+        let inbox = Inbox(receiver, bell.0.clone());
+        (Outbox(sender, bell), inbox)
+    }
+
+    /// Runs `work` on a thread of its own; answers what it hands over.
+    fn aside<T: Send + 'static>(work: impl FnOnce(Outbox<T>) + Send + 'static) -> Result<Inbox<T>, Broken> {
+        let (outbox, inbox) = queue(1);
+        let thread = thread::Builder::new().name("http".into()).spawn(move || work(outbox));
+        thread.map(|_| inbox).map_err(|error| Broken(error.to_string()))
+    }
+
+    type Pieces = Inbox<Result<Vec<u8>, Broken>>;
+
+    impl Body for Pieces {
         fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
-            let mut piece = vec![0; 64 << 10];
-            let read = self.0.read(&mut piece).map(|len| {
-                piece.truncate(len);
-                (len > 0).then_some(piece)
-            });
-            Box::pin(ready(read.map_err(|error| Broken(error.to_string()))))
+            Box::pin(async { self.next().await.transpose() })
+        }
+    }
+
+    /// Reads a response until it ends or nobody wants it any more.
+    fn receive(response: Response<ureq::Body>, answers: &Outbox<Result<(Parts, Pieces), Broken>>) {
+        let (head, body) = response.into_parts();
+        let (outbox, pieces) = queue(PIECES);
+        if !answers.put(Ok((head, pieces))) {
+            return;
+        }
+        let mut reader = body.into_reader();
+        loop {
+            let mut piece = vec![0; PIECE];
+            let wanted = match reader.read(&mut piece) {
+                Ok(0) => false,
+                Ok(len) => {
+                    piece.truncate(len);
+                    outbox.put(Ok(piece))
+                }
+                Err(error) => {
+                    outbox.put(Err(Broken(error.to_string())));
+                    false
+                }
+            };
+            if !wanted {
+                return;
+            }
         }
     }
 
     impl Transport for Native {
         fn get<'a>(&'a self, get: Get<'a>) -> Pending<'a, Result<Answer, Broken>> {
-            let stall = Some(get.stall);
-            let request = self.0.get(get.url).config();
-            let request = request.timeout_connect(stall).timeout_recv_response(stall).timeout_per_read(stall).build();
-            let request = request
-                // Offsets count the file's own bytes, not those of a compressed transfer.
-                .header("Accept-Encoding", "identity")
-                .header("Range", format!("bytes={}-{}", get.range.start, get.range.end.saturating_sub(1)));
-            let request = if get.fresh { request.header("Cache-Control", "no-cache") } else { request };
-            let answer = request.call().map(|response| {
-                let header = |name: &str| response.headers().get(name)?.to_str().ok().map(String::from);
-                Answer {
-                    status: response.status().as_u16(),
+            Box::pin(async move {
+                let stall = Some(get.stall);
+                let request = self.0.get(get.url).config();
+                let request =
+                    request.timeout_connect(stall).timeout_recv_response(stall).timeout_per_read(stall).build();
+                let request = request
+                    // Offsets count the file's own bytes, not those of a compressed transfer.
+                    .header("Accept-Encoding", "identity")
+                    .header("Range", format!("bytes={}-{}", get.range.start, get.range.end.saturating_sub(1)));
+                let request = if get.fresh { request.header("Cache-Control", "no-cache") } else { request };
+                let mut answers = aside(|answers| match request.call() {
+                    Ok(response) => receive(response, &answers),
+                    Err(error) => _ = answers.put(Err(Broken(error.to_string()))),
+                })?;
+                let answer = answers.next().await.unwrap_or_else(|| Err(Broken("nobody answers".into())));
+                let (head, pieces) = answer?;
+                let header = |name: &str| head.headers.get(name)?.to_str().ok().map(String::from);
+                Ok(Answer {
+                    status: head.status.as_u16(),
                     content_range: header("Content-Range"),
                     content_encoding: header("Content-Encoding"),
                     retry_after: header("Retry-After"),
                     length: header("Content-Length").and_then(|length| length.parse().ok()),
-                    body: Box::new(Reader(Box::new(response.into_body().into_reader()))),
-                }
-            });
-            Box::pin(ready(answer.map_err(|error| Broken(error.to_string()))))
+                    body: Box::new(pieces),
+                })
+            })
         }
 
         fn sleep(&self, time: Duration) -> Pending<'_, ()> {
-            std::thread::sleep(time);
-            Box::pin(ready(()))
+            Box::pin(async move {
+                if let Ok(mut slept) = aside(move |_: Outbox<()>| thread::sleep(time)) {
+                    slept.next().await;
+                }
+            })
         }
     }
 }

@@ -18,6 +18,8 @@ mod tensor;
 mod traffic;
 
 pub use arrival::Arrival;
+#[cfg(feature = "cli")]
+pub(crate) use depot::turn;
 pub use depot::{Depot, stock, watched};
 pub use module::{PIECE, load, save, write_module};
 pub use tensor::{StoredTensor, TensorSource};

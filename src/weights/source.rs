@@ -1,10 +1,40 @@
 //! Where a model folder lies: in memory, on disk, or on a web server.
 
+use super::http::Response;
 use crate::{Error, Result};
 use std::{collections::BTreeMap, future::Future, ops::Range, pin::Pin, rc::Rc};
 
 /// What is not here yet.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A file that is read from front to back, and what serves the reads that follow: a response that is still coming, if there is a
+/// server. Dropping it ends that.
+pub struct Reading {
+    /// Name of the file.
+    pub name: String,
+    /// How far reads are expected to go on.
+    pub until: u64,
+    /// What came of a read that failed.
+    pub part: Vec<u8>,
+    pub(super) response: Option<Response>,
+}
+
+impl Reading {
+    /// Of the file called `name`, of which no more is expected to be read than what is asked for.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), until: 0, part: Vec::new(), response: None }
+    }
+
+    /// Whether more is coming.
+    pub fn goes_on(&self) -> bool {
+        self.response.is_some()
+    }
+
+    /// Ends what is still coming.
+    pub fn end(&mut self) {
+        self.response = None;
+    }
+}
 
 /// The files of a model folder.
 pub trait Source {
@@ -14,6 +44,16 @@ pub trait Source {
     /// # Errors
     /// [`Error::Read`], [`Error::Refused`].
     fn read<'a>(&'a self, name: &'a str, range: Range<u64>, on_bytes: &'a dyn Fn(u64)) -> Pending<'a, Result<Vec<u8>>>;
+
+    /// The same of a file that is read from front to back: what one read leaves of a response, the next one takes up.
+    fn read_on<'a>(
+        &'a self,
+        file: &'a mut Reading,
+        range: Range<u64>,
+        on_bytes: &'a dyn Fn(u64),
+    ) -> Pending<'a, Result<Vec<u8>>> {
+        self.read(&file.name, range, on_bytes)
+    }
 
     /// The model folder called `folder` beside this one.
     fn sibling(&self, folder: &str) -> Rc<dyn Source>;

@@ -1,22 +1,31 @@
 //! Where verified chunks are kept, so that they are fetched once.
 //!
 //! A chunk is kept under its SHA-256: the name says what the content must be, models that share a file share its chunks, and
-//! what is damaged is replaced alone. Beside the chunks lies one record a model, under the hash of its address, that tells
-//! what the chunks are for.
+//! what is damaged is replaced alone. Of a chunk that could not be fetched to its end, the beginning is kept. Beside the chunks
+//! lies one record a model, under the hash of its address, that tells what the chunks are for.
 
 use super::{manifest::Manifest, source::Pending};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{any::Any, cell::RefCell, collections::BTreeMap, future::ready};
+use std::{
+    any::Any,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    future::{poll_fn, ready},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
 /// Ending of a record's key.
 const RECORD: &str = ".json";
+/// Ending of the key of a chunk's beginning.
+const BEGUN: &str = ".begun";
 
 /// A key held for this user alone, until it is dropped.
 pub type Lock = Box<dyn Any>;
 
-/// Bytes by key: 64 hexadecimal digits, or these and `.json`.
+/// Bytes by key: 64 hexadecimal digits, or these and an ending.
 pub trait Store {
     /// The bytes under `key`, whatever has become of them since they were put there.
     fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<Vec<u8>>>>;
@@ -29,9 +38,62 @@ pub trait Store {
     fn remove<'a>(&'a self, key: &'a str) -> Pending<'a, Result<()>>;
     /// All keys, and the lengths of what is under them.
     fn list(&self) -> Pending<'_, Result<BTreeMap<String, u64>>>;
-    /// Waits until nobody else fetches what belongs under `key`. Stores of one process need not.
-    fn lock<'a>(&'a self, _key: &'a str) -> Pending<'a, Lock> {
-        Box::pin(ready(Box::new(()) as Lock))
+    /// Waits until nobody else fetches what belongs under `key`: whoever called this first has the lock first, even if others
+    /// looked at their answers before. Unless somebody else may write to the store, that is a matter of this thread.
+    fn lock(&self, key: &str) -> Pending<'static, Lock> {
+        let place = Place::new(key);
+        Box::pin(async move {
+            poll_fn(|context| place.is_first(context)).await;
+            Box::new(place) as Lock
+        })
+    }
+}
+
+thread_local! {
+    /// By key, who has the lock and behind him those who wait for it.
+    static QUEUES: RefCell<BTreeMap<String, VecDeque<Rc<Waiting>>>> = RefCell::default();
+}
+
+/// Whom to tell when it is his turn.
+type Waiting = RefCell<Option<Waker>>;
+
+/// A place in the queue for a lock; whose place is the first has it.
+struct Place {
+    key: String,
+    waiting: Rc<Waiting>,
+}
+
+impl Place {
+    fn new(key: &str) -> Self {
+        let waiting = Rc::<Waiting>::default();
+        QUEUES.with_borrow_mut(|queues| queues.entry(key.into()).or_default().push_back(waiting.clone()));
+        Self { key: key.into(), waiting }
+    }
+
+    fn is_first(&self, context: &mut Context<'_>) -> Poll<()> {
+        let first = QUEUES.with_borrow(|queues| queues.get(&self.key).and_then(|queue| queue.front()).cloned());
+        if first.is_none_or(|first| Rc::ptr_eq(&first, &self.waiting)) {
+            return Poll::Ready(());
+        }
+        self.waiting.replace(Some(context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = QUEUES.with_borrow_mut(|queues| {
+            let queue = queues.get_mut(&self.key)?;
+            queue.retain(|waiting| !Rc::ptr_eq(waiting, &self.waiting));
+            let next = queue.front().cloned();
+            if next.is_none() {
+                queues.remove(&self.key);
+            }
+            next
+        });
+        if let Some(waker) = next.and_then(|next| next.take()) {
+            waker.wake();
+        }
     }
 }
 
@@ -70,6 +132,11 @@ impl Record {
     fn key(address: &str) -> String {
         hex::encode(Sha256::digest(address)) + RECORD
     }
+}
+
+/// Key of the beginning of the chunk under `key`.
+pub(super) fn begun(key: &str) -> String {
+    format!("{key}{BEGUN}")
 }
 
 /// Notes that the chunks of `manifest` are those of the model at `address`.
@@ -137,16 +204,17 @@ pub async fn delete_model(store: &dyn Store, address: &str) -> Result<u64> {
     // The record goes first: interrupted here, the chunks belong to nobody and go with the next model that is deleted.
     store.remove(&key).await?;
     let mut freed = 0;
-    for (chunk, len) in sizes {
-        if !records.values().any(|record| record.chunks.contains(&chunk)) {
-            store.remove(&chunk).await?;
+    for (key, len) in sizes {
+        let chunk = key.strip_suffix(BEGUN).unwrap_or(&key);
+        if !records.values().any(|record| record.chunks.iter().any(|used| used == chunk)) {
+            store.remove(&key).await?;
             freed += len;
         }
     }
     Ok(freed)
 }
 
-/// Records by key, and the lengths of the chunks.
+/// Records by key, and the lengths of all else.
 async fn contents(store: &dyn Store) -> Result<(BTreeMap<String, Record>, BTreeMap<String, u64>)> {
     let (mut records, mut sizes) = (BTreeMap::new(), BTreeMap::new());
     for (key, len) in store.list().await? {

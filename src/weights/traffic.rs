@@ -58,8 +58,8 @@ struct File {
     model: String,
     role: String,
     bytes: u64,
-    /// Bytes of each chunk that are here, and whether they were stored.
-    chunks: BTreeMap<usize, (u64, bool)>,
+    /// Bytes of each chunk that are here, and how many of them were stored.
+    chunks: BTreeMap<usize, (u64, u64)>,
 }
 
 impl File {
@@ -68,7 +68,7 @@ impl File {
     }
 
     fn stored(&self) -> u64 {
-        self.chunks.values().filter(|(_, stored)| *stored).map(|(bytes, _)| bytes).sum()
+        self.chunks.values().map(|(_, stored)| stored).sum()
     }
 }
 
@@ -95,15 +95,16 @@ impl Traffic {
         self.0.borrow().version
     }
 
-    /// Tells that `bytes` of a chunk are here; `stored`: from the store.
-    pub(super) fn arrived(&self, component: &Component, chunk: usize, bytes: u64, stored: bool) {
+    /// Tells that `bytes` of a chunk are here, of which so many were `stored`.
+    pub(super) fn arrived(&self, component: &Component, chunk: usize, bytes: u64, stored: u64) {
         let counts = &mut *self.0.borrow_mut();
         let Some(file) = counts.files.get_mut(&component.sha256) else {
             return; // Loaded before, and again since.
         };
-        let before = file.chunks.insert(chunk, (bytes, stored)).map_or(0, |(bytes, _)| bytes);
-        if !stored {
-            counts.fetched += bytes.saturating_sub(before);
+        let before = file.chunks.insert(chunk, (bytes, stored)).map_or(0, |(bytes, stored)| bytes - stored);
+        let fetched = bytes - stored;
+        if fetched > 0 {
+            counts.fetched += fetched.saturating_sub(before);
             let now = Instant::now();
             counts.window.push_back((now, counts.fetched));
             while counts.window.len() > 2 && now - counts.window[1].0 > WINDOW {

@@ -184,7 +184,7 @@ impl Store for DatabaseStore {
         })
     }
 
-    fn lock<'a>(&'a self, key: &'a str) -> Pending<'a, Lock> {
-        Box::pin(lock(key))
+    fn lock(&self, key: &str) -> Pending<'static, Lock> {
+        lock(key)
     }
 }

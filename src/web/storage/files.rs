@@ -141,8 +141,8 @@ impl Store for FileStore {
         })
     }
 
-    fn lock<'a>(&'a self, key: &'a str) -> Pending<'a, Lock> {
-        Box::pin(lock(key))
+    fn lock(&self, key: &str) -> Pending<'static, Lock> {
+        lock(key)
     }
 }
 
