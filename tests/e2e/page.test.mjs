@@ -283,8 +283,6 @@ describe("the page", () => {
         await page.getByRole("img", { name: "cat", exact: true }).waitFor();
         await page.locator("details.advanced summary").click();
         await assertAccessible(page);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-        assert.equal(overflow, 0, "no sideways scrolling");
       }));
   }
 

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, FIREFOX, NATIVE, PATIENCE, ROOT, decode, meanDifference, open, start, ui, withPage, work } from "./browser.mjs";
+import { FIREFOX, NATIVE, PATIENCE, ROOT, assertAccessible, decode, give, meanDifference, open, start, ui, withPage, work } from "./browser.mjs";
 
 let server;
 before(async () => (server = await start()));
@@ -343,27 +343,15 @@ describe("a picture", () => {
       await page.waitForFunction(() => document.querySelector(".seen")?.width === 16);
       assert.ok((await dark(card("outline").locator(".seen"))) > 0);
       await kind("Starting point").check();
-      const drop = (type) =>
-        page.locator("#steer").evaluate(
-          (panel, [type, bytes]) => {
-            const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(bytes)], "disc.png", { type: "image/png" }));
-            const options = { bubbles: true, cancelable: true };
-            const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, { ...options, dataTransfer: data });
-            // Firefox takes no files into an event of a script's own.
-            if (type === "paste") Object.defineProperty(event, "clipboardData", { value: data });
-            panel.dispatchEvent(event);
-          },
-          [type, [...png]],
-        );
-      await drop("dragover");
+      const area = page.locator("#steer");
+      await give(area, "dragover", png);
       assert.ok(await page.locator("#steer.target").isVisible());
-      await drop("drop");
+      await give(area, "drop", png);
       await card("init").waitFor();
       assert.equal(await cards.count(), 2);
       await page.getByRole("button", { name: "Remove Outline" }).click();
       await kind("Outline").check();
-      await drop("paste");
+      await give(area, "paste", png);
       await card("outline").waitFor();
       assert.equal(await cards.count(), 2);
     }));
@@ -415,9 +403,8 @@ describe("a picture", () => {
       }
     }));
 
-  // A camera that is none is to be had by flags of Chromium only.
-  test("comes from the camera, which is let go", { timeout, skip: FIREFOX }, () =>
-    withPage({ args: ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"] }, async (page) => {
+  test("comes from the camera, which is let go", { timeout }, () =>
+    withPage({ camera: "allowed" }, async (page) => {
       await page.addInitScript(() => {
         const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         navigator.mediaDevices.getUserMedia = async (wish) => (globalThis.stream = await get(wish));
@@ -429,8 +416,8 @@ describe("a picture", () => {
       assert.deepEqual(await page.evaluate(() => globalThis.stream.getTracks().map((track) => track.readyState)), ["ended"]);
     }));
 
-  test("from a camera that may not be used is explained", { timeout, skip: FIREFOX }, () =>
-    withPage({ args: ["--use-fake-device-for-media-stream", "--deny-permission-prompts"] }, async (page) => {
+  test("from a camera that may not be used is explained", { timeout }, () =>
+    withPage({ camera: "refused" }, async (page) => {
       const { alarm } = await panel(page);
       await page.getByRole("button", { name: "Camera" }).click();
       await alarm.getByText("There is no camera, or this page may not use it.").waitFor();
@@ -626,17 +613,10 @@ describe("the panel", () => {
         await page.locator("#compare").click();
         await page.waitForFunction(() => document.querySelectorAll("#strip-list li").length === 5);
         await page.locator("#cancel").waitFor({ state: "hidden" });
-        await page.evaluate(AXE);
-        const look = async (what) => {
-          const { violations } = await page.evaluate(() => window.axe.run());
-          assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
-          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-          assert.equal(overflow, 0, `no sideways scrolling: ${what}`);
-        };
-        await look("the panel");
+        await assertAccessible(page, "the panel");
         await page.getByRole("button", { name: locale === "en-US" ? "Only a part" : "只改一部分" }).focus();
         await page.keyboard.press("Enter");
-        await look("the pad");
+        await assertAccessible(page, "the pad");
         await page.keyboard.press("Escape");
         await page.locator("#pad").waitFor({ state: "hidden" });
         assert.ok(await page.evaluate(() => document.activeElement.matches('[data-kind="init"] .paint')), "the focus returns");

@@ -53,9 +53,6 @@ const strike = (when, fault) => `
     };
   }`;
 
-/** A worker with `text` before its code, which is kept nowhere. @param {string} text */
-const begun = (text) => ({ before: text, headers: { "cache-control": "no-store" } });
-
 let server;
 before(async () => (server = await start()));
 after(() => server?.close());
@@ -69,7 +66,7 @@ async function session(page, { device = "cpu", when = "false", fault = "", which
   server.fault = ({ path }) => {
     if (!path.endsWith("/worker.js")) return undefined;
     number += 1;
-    return begun(REACH + (which(number) ? strike(when, fault) : ""));
+    return { before: REACH + (which(number) ? strike(when, fault) : "") };
   };
   await page.goto(`${server.url}/page/style.css`);
   await page.evaluate(async (device) => {
@@ -214,7 +211,7 @@ describe("on the CPU", () => {
     withPage({ expected: /404/ }, async (page) => {
       const rgba = await undisturbed(page);
       server.fault = ({ path }) =>
-        path.endsWith("/worker.js") ? begun("Object.defineProperty(navigator, 'locks', { value: undefined });") : undefined;
+        path.endsWith("/worker.js") ? { before: "Object.defineProperty(navigator, 'locks', { value: undefined });" } : undefined;
       const found = await page.evaluate(async (request) => {
         const { Generator } = await import("/pangu-draw.js");
         return [...(await (await Generator.load("/sound/model/", { device: "cpu" })).generate(request)).rgba];

@@ -23,11 +23,12 @@ const SLOW = 6.5;
 /**
  * What goes wrong with one answer; everything may be left out, and be combined.
  * @typedef {object} Fault
+ * @property {Promise<unknown>} [hold] Answers only when this is kept.
  * @property {number} [status] Answers this, with an empty body.
  * @property {Record<string, string>} [headers] More headers, or others: `retry-after`, `location`, `content-range`, `etag`.
  * @property {boolean} [ignoreRange] Answers 200 and the whole file.
  * @property {boolean} [gzip] Compresses the body, and says so.
- * @property {string} [before] Puts this text before the file's.
+ * @property {string} [before] Puts this text before the file's, for this once: it is not to be kept.
  * @property {number} [flip] Flips the lowest bit of the byte at this offset of the file.
  * @property {number} [part] Answers only so many bytes of the range, and says so.
  * @property {number} [extra] The body is that many bytes longer than `content-length` says.
@@ -99,6 +100,7 @@ export async function serve(www, models) {
     /** @type {Fault} */
     const fault = tests.fault?.(asked) ?? {};
     tests.requests.push(asked);
+    await fault.hold;
 
     const reply = (status, headers = {}) => {
       asked.status = status;
@@ -108,13 +110,13 @@ export async function serve(www, models) {
     if (!found?.isFile()) return reply(404).end();
     const etag = `"${size}-${found.mtimeMs}"`;
     const type = TYPES[extname(file)] ?? "application/octet-stream";
-    const common = { "content-type": type, "cache-control": "no-cache", "accept-ranges": "bytes", etag };
-    if (headers["if-none-match"] === etag && !fault.before) return reply(304, common).end();
+    const before = (path === "/worker.js" ? tests.prelude : "") + (fault.before ?? "");
+    const common = { "content-type": type, "cache-control": before ? "no-store" : "no-cache", "accept-ranges": "bytes", etag };
+    if (headers["if-none-match"] === etag && !before) return reply(304, common).end();
 
     let body = await readFile(file);
-    if (path === "/worker.js") body = Buffer.concat([Buffer.from(tests.prelude), body]);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
-    if (fault.before) body = Buffer.concat([Buffer.from(fault.before), body]);
+    if (before) body = Buffer.concat([Buffer.from(before), body]);
     if (fault.flip < size) body[fault.flip] ^= 1;
     const whole = !asked.range || fault.ignoreRange || (headers["if-range"] ?? etag) !== etag;
     if (!whole) {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { AXE, PATIENCE, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { PATIENCE, assertAccessible, model, open, start, ui, withPage, work } from "./browser.mjs";
 
 const VOCABULARY = {
   format: 1,
@@ -42,11 +42,6 @@ before(async () => {
 after(() => server?.close());
 
 const query = { device: "cpu", model: "/sound/model/" };
-const violations = async (page) => {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-};
 
 describe("previews", () => {
   test("every step shows what the picture becomes, unless nothing shall", { timeout: PATIENCE }, () =>
@@ -115,9 +110,9 @@ describe("the panel", () => {
         assert.match(await decoder.textContent(), /\d.*MB/);
         assert.equal(await table.locator(".beat").count(), 4);
         assert.ok(await page.locator("#fusion").isHidden(), "one model drew");
-        assert.deepEqual(await violations(page), []);
+        await assertAccessible(page);
         await page.setViewportSize({ width: 360, height: 800 });
-        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 360), "it fits a narrow screen");
+        await assertAccessible(page, "a narrow screen");
       }));
   }
 
@@ -151,7 +146,7 @@ describe("the panel", () => {
       await compared.first().waitFor();
       assert.equal(await compared.count(), 2);
       await page.locator("#fusion-list").getByText("Sketch model 0.50").first().waitFor();
-      assert.deepEqual(await violations(page), []);
+      await assertAccessible(page);
     }));
 });
 
@@ -166,7 +161,7 @@ describe("suggestions", () => {
 
       await prompt.pressSequentially("app");
       assert.deepEqual(await words(), ["apple", "red apple"]);
-      assert.deepEqual(await violations(page), []);
+      await assertAccessible(page);
       await page.keyboard.press("ArrowDown");
       await page.keyboard.press("ArrowDown");
       assert.equal(await prompt.getAttribute("aria-activedescendant"), "suggestion-1");
