@@ -39,8 +39,9 @@ export async function start(www = join(ROOT, "www")) {
   const { close } = server;
   // The same object: tests set its `fault`.
   return Object.assign(server, {
-    close() {
+    async close() {
       close();
+      await kept?.browser.close();
       rmSync(work, { recursive: true });
     },
   });
@@ -64,16 +65,21 @@ const preferences = ({ camera, room, context: { colorScheme, hasTouch, permissio
   ...(room && { "dom.quotaManager.temporaryStorage.fixedLimit": room.bytes >> 10 }),
 });
 
+/** The Firefox that ran last: it takes seconds to start, and its contexts share nothing. */
+let kept;
+
 /** Debian's browsers; Firefox by WebDriver BiDi, which this version of Playwright speaks as Firefox ESR does. */
-const launch = (isFirefox, wish) =>
-  isFirefox
-    ? firefox.launch({
-        channel: "moz-firefox",
-        executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr",
-        downloadsPath: DOWNLOADS,
-        firefoxUserPrefs: preferences(wish),
-      })
-    : chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags(wish) });
+async function launch(isFirefox, wish) {
+  if (!isFirefox) return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags(wish) });
+  const firefoxUserPrefs = preferences(wish);
+  const key = JSON.stringify(firefoxUserPrefs);
+  if (kept?.key !== key || !kept.browser.isConnected()) {
+    await kept?.browser.close();
+    const executablePath = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
+    kept = { key, browser: await firefox.launch({ channel: "moz-firefox", executablePath, downloadsPath: DOWNLOADS, firefoxUserPrefs }) };
+  }
+  return kept.browser;
+}
 
 let mended = false;
 /** What Playwright fills into a field for numbers Firefox puts behind what is there: empties it first. */
@@ -119,7 +125,8 @@ export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, c
     // Firefox asks for every site's icon, also where a policy forbids it.
     assert.deepEqual(errors.filter((error) => !expected.test(error) && !/favicon\.ico/.test(error)), []);
   } finally {
-    await browser.close();
+    if (isFirefox) await Promise.all(browser.contexts().map((context) => context.close()));
+    else await browser.close();
   }
 }
 
@@ -153,6 +160,11 @@ export const generate = (page, url, device, request) =>
     },
     [url, device, request],
   );
+
+/** What a worker runs first to be reached by {@link inWorkers}: Playwright runs nothing in Firefox's. */
+export const REACHABLE = "new BroadcastChannel('tests').onmessage = ({ data }) => setTimeout(data);";
+/** Runs `code` in the page's workers. */
+export const inWorkers = (page, code) => page.evaluate((code) => new BroadcastChannel("tests").postMessage(code), code);
 
 /** Drops or pastes a PNG file on a part of the page. @param {"dragover" | "drop" | "paste"} type */
 export const give = (target, type, png) =>

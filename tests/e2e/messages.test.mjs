@@ -25,7 +25,7 @@ async function says(page, place, english, chinese) {
 const notices = (page) => page.locator("#notices");
 
 /** Runs `prepare` in the workers before anything else. */
-const inWorkers = (prepare) => (server.prelude = `(${prepare})();`);
+const prepareWorkers = (prepare) => (server.prelude = `(${prepare})();`);
 afterEach(() => (server.prelude = ""));
 
 async function draw(page) {
@@ -62,7 +62,7 @@ describe("too little memory", () => {
 
   test("is told when it runs out", { timeout }, () =>
     withPage({}, async (page) => {
-      inWorkers(() => {
+      prepareWorkers(() => {
         const make = WebAssembly.instantiateStreaming;
         WebAssembly.instantiateStreaming = async (...given) => {
           const made = await make(...given);
@@ -92,7 +92,7 @@ describe("what is fetched cannot be kept", () => {
       const refuse = () => {
         IDBFactory.prototype.open = () => { throw new DOMException("no", "SecurityError"); };
       };
-      inWorkers(refuse);
+      prepareWorkers(refuse);
       await page.addInitScript(refuse);
       await open(page, { url: insecure(server) }, query);
       await says(page, notices(page), "This browser keeps no files for this page", "此浏览器不为本页面保存文件");
@@ -158,7 +158,7 @@ describe("no network", () => {
 
 test("a graphics device that is lost: another takes its place", { timeout, skip: FIREFOX }, () =>
   withPage({ webgpu: true, expected: /lost/ }, async (page) => {
-    inWorkers(() => {
+    prepareWorkers(() => {
       const request = GPUAdapter.prototype.requestDevice;
       GPUAdapter.prototype.requestDevice = async function (...given) {
         return (globalThis.gpu = await request.apply(this, given));

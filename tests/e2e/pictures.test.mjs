@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { FIREFOX, NATIVE, PATIENCE, ROOT, assertAccessible, decode, give, meanDifference, open, start, ui, withPage, work } from "./browser.mjs";
+import { FIREFOX, NATIVE, PATIENCE, REACHABLE, ROOT, assertAccessible, decode, give, inWorkers, meanDifference, open, start, ui, withPage, work } from "./browser.mjs";
 
 let server;
 before(async () => (server = await start()));
@@ -305,9 +305,9 @@ describe("an outline", () => {
       assert.equal(name, "UnsupportedError");
     }));
 
-  // Playwright runs nothing in Firefox's workers.
-  test("stops while its companion loads, and works afterwards, also after a crash", { timeout, skip: FIREFOX }, () =>
+  test("stops while its companion loads, and works afterwards, also after a crash", { timeout }, () =>
     withPage({ expected: /boom/ }, async (page) => {
+      server.prelude = REACHABLE;
       await open(page, server, tiny);
       const load = page.evaluate(async (request) => {
         const { Generator } = await import("/pangu-draw.js");
@@ -323,7 +323,7 @@ describe("an outline", () => {
       const { code, width } = await load;
       assert.equal(code, "cancelled");
       assert.equal(width, 16);
-      await page.workers().at(-1).evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
+      await inWorkers(page, "throw new Error('boom')");
       await page.waitForTimeout(300);
       const again = await page.evaluate(async () => {
         const { generator, options } = globalThis;
@@ -331,7 +331,7 @@ describe("an outline", () => {
         return [width, view.width];
       });
       assert.deepEqual(again, [16, 16]);
-    }));
+    }).finally(() => (server.prelude = "")));
 });
 
 describe("a picture", () => {
