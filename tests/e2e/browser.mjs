@@ -16,6 +16,8 @@ export const FIREFOX = process.env.BROWSER === "firefox";
 const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 /** Another name of this machine, for which browsers do not know that it is one: its pages are insecure. */
 const INSECURE = "insecure.test";
+/** Of cases that say little about a browser Firefox runs the first and the last. @template T @param {T[]} cases */
+export const few = (cases) => (FIREFOX ? [cases[0], ...cases.slice(-1)] : cases);
 /** Long enough for a software GPU on a busy machine. */
 export const PATIENCE = 240_000;
 
@@ -56,12 +58,13 @@ const flags = ({ webgpu, camera }) => [
 ];
 
 /** Firefox's preferences for the same, and for what Playwright emulates in Chromium only. */
-const preferences = ({ camera, room, context: { colorScheme, hasTouch, permissions } }) => ({
+const preferences = ({ camera, room, privately, context: { colorScheme, hasTouch, permissions } }) => ({
   "network.dns.localDomains": INSECURE,
   "layout.css.prefers-color-scheme.content-override": colorScheme === "dark" ? 0 : 1,
   ...(hasTouch && { "ui.primaryPointerCapabilities": 1, "ui.allPointerCapabilities": 1, "ui.useOverlayScrollbars": 1 }),
   ...(permissions && { "dom.events.testing.asyncClipboard": true }),
   ...(camera && { "media.navigator.streams.fake": true, "permissions.default.camera": camera === "allowed" ? 1 : 2 }),
+  ...(privately && { "browser.privatebrowsing.autostart": true }),
   ...(room && { "dom.quotaManager.temporaryStorage.fixedLimit": room.bytes >> 10 }),
 });
 
@@ -102,21 +105,22 @@ function fillAnew(page) {
  * @param {boolean} [wish.webgpu] with a GPU; only Chromium has one
  * @param {"allowed" | "refused"} [wish.camera] with a camera that shows nothing real
  * @param {{ origin: string, bytes: number }} [wish.room] how much an origin may store
+ * @param {boolean} [wish.privately] in a private window; only Firefox
  * @param {object} [wish.context] what Playwright takes for a context
  * @param {RegExp} [wish.expected]
  * @param {(page: import("playwright-core").Page) => Promise<unknown>} body
  */
-export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, camera, room, context = {}, expected = /^$/ }, body) {
-  const browser = await launch(isFirefox, { webgpu, camera, room, context });
+export async function withPage({ firefox: isFirefox = FIREFOX, context: options = {}, expected = /^$/, ...wish }, body) {
+  const browser = await launch(isFirefox, { context: options, ...wish });
+  const { permissions, ...others } = options;
+  const context = await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...(isFirefox ? others : options) });
   try {
-    const { permissions, ...others } = context;
-    const options = { locale: "en-US", serviceWorkers: "block", ...(isFirefox ? others : context) };
-    const page = await (await browser.newContext(options)).newPage();
+    const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
     if (isFirefox) fillAnew(page);
-    else if (room) {
-      const session = await page.context().newCDPSession(page);
-      await session.send("Storage.overrideQuotaForOrigin", { origin: room.origin, quotaSize: room.bytes });
+    else if (wish.room) {
+      const session = await context.newCDPSession(page);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: wish.room.origin, quotaSize: wish.room.bytes });
     }
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
@@ -125,15 +129,20 @@ export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, c
     // Firefox asks for every site's icon, also where a policy forbids it.
     assert.deepEqual(errors.filter((error) => !expected.test(error) && !/favicon\.ico/.test(error)), []);
   } finally {
-    if (isFirefox) await Promise.all(browser.contexts().map((context) => context.close()));
-    else await browser.close();
+    await (isFirefox ? context : browser).close();
   }
 }
 
 /** The address under which a server is an insecure one. */
 export const insecure = (server) => server.url.replace("127.0.0.1", INSECURE);
-
 export const open = (page, server, query) => page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+
+/** Takes the network away from the page, or gives it back. Firefox leaves it to service workers; they find no server. */
+export async function setOffline(page, server, offline) {
+  if (FIREFOX) server.down = offline;
+  await page.context().setOffline(offline);
+}
+
 export const ui = (page) => ({
   prompt: page.getByRole("textbox", { name: "Prompt", exact: true }),
   draw: page.getByRole("button", { name: "Draw", exact: true }),

@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, ROOT, give, model, save, start, withPage, assertAccessible } from "./browser.mjs";
+import { PATIENCE, ROOT, assertAccessible, few, give, model, save, start, withPage } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 /** Serves the package to every origin. */
@@ -569,17 +569,19 @@ describe("for a visitor", () => {
       await parts(element).status.getByText(/^用时 [\d.]+ 秒。$/).waitFor();
     }, { context: { locale: "zh-CN" } }));
 
-  for (const [lang, colorScheme, width] of [
+  for (const [lang, colorScheme, width] of few([
     ["en", "light", 800],
     ["zh", "dark", 800],
     ["en", "dark", 200],
     ["zh", "light", 200],
-  ]) {
+  ])) {
     test(`is accessible: ${lang}, ${colorScheme}, ${width} px`, { timeout: PATIENCE }, () =>
       onSite(
         tag(`lang="${lang}" prompt="cat" controls="outline"`),
         async (page, element) => {
           await element.evaluate((element, width) => (element.style.width = `${width}px`), width);
+          // Where nobody paints the ground, axe takes it for white, which it is not in the dark.
+          await page.evaluate(() => (document.documentElement.style.background = "Canvas"));
           const check = async (state) => {
             await assertAccessible(page, state);
             const [inner, outer] = await element.evaluate(({ shadowRoot, clientWidth }) => [shadowRoot.firstElementChild.scrollWidth, clientWidth]);

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
-import { FIREFOX, PATIENCE, ROOT, assertAccessible, insecure, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { FIREFOX, PATIENCE, ROOT, assertAccessible, insecure, model, open, setOffline, start, ui, withPage, work } from "./browser.mjs";
 
 const timeout = 2 * PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -135,10 +135,10 @@ describe("no network", () => {
       cpSync(model, join(work, "other"), { recursive: true });
       await open(page, server, query);
       await page.evaluate(async () => void (await navigator.serviceWorker.ready));
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       await open(page, server, { ...query, model: "/sound/other/" });
       await says(page, ui(page).error, "There is no network, and not all of the model is in this browser.", "没有网络，而且此浏览器中没有完整的模型。");
-      await page.context().setOffline(false);
+      await setOffline(page, server, false);
       await draw(page);
       await ui(page).picture("cat").waitFor();
       assert.ok(await ui(page).error.isHidden());
@@ -148,9 +148,9 @@ describe("no network", () => {
     withPage({ expected: /net::ERR/ }, async (page) => {
       await open(page, server, { ...query, model: "/slow/model/" });
       await page.getByRole("progressbar", { name: "Download of the model" }).waitFor();
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       await says(page, notices(page), "There is no network. What has arrived is kept", "网络已断开。已下载的部分会保留");
-      await page.context().setOffline(false);
+      await setOffline(page, server, false);
       await notices(page).waitFor({ state: "hidden" });
       await ui(page).status.getByText("Ready.").waitFor();
     }));

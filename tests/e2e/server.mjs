@@ -83,7 +83,7 @@ async function send(response, body, line, request) {
  * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
  * `requests` lists what was asked for, as `{ path, range, headers, status, sent }`: `range` is `[start, end)`, `sent` the bytes
  * of the body that went out. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
- * headers do. `prelude` is JavaScript that the worker runs before anything else.
+ * headers do. `prelude` is JavaScript that the worker runs before anything else. While it is `down`, nobody gets through to it.
  */
 export async function serve(www, models) {
   const lines = new Map();
@@ -138,7 +138,9 @@ export async function serve(www, models) {
     response.end();
   }
 
+  let down = false;
   const server = createServer((request, response) => void answer(request, response));
+  server.on("connection", (socket) => down && socket.destroy());
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
   const tests = {
@@ -148,6 +150,10 @@ export async function serve(www, models) {
     prelude: "",
     /** @type {((request: any) => Fault | undefined) | undefined} */
     fault: undefined,
+    set down(value) {
+      down = value;
+      if (down) server.closeAllConnections();
+    },
     close() {
       server.close();
       server.closeAllConnections();

@@ -82,8 +82,12 @@ const load = (page, { draw = false, url = `${server.url}/sound/model/`, store = 
 /** Empties what the origin keeps. */
 const forget = (page) =>
   page.evaluate(async () => {
-    const root = await navigator.storage.getDirectory();
-    await root.removeEntry("pangu-draw", { recursive: true }).catch(() => {});
+    const unless = (name) => (error) => {
+      if (error.name !== name) throw error;
+    };
+    // Where there is no room at all, Firefox makes no directory.
+    const root = await navigator.storage.getDirectory().catch(unless("UnknownError"));
+    await root?.removeEntry("pangu-draw", { recursive: true }).catch(unless("NotFoundError"));
     await new Promise((resolve, reject) => {
       const request = indexedDB.deleteDatabase("pangu-draw-chunks");
       Object.assign(request, { onsuccess: resolve, onerror: () => reject(request.error) });
@@ -205,6 +209,7 @@ for (const [where, { prelude, harm }] of Object.entries(STORES)) describe(`weigh
       const full = await load(page, { draw: true });
       assert.equal(full.loaded, total);
       assert.ok(full.plan.storedBytes < total);
+      assert.deepEqual((await load(page, { draw: true })).picture, full.picture, "and again, when there is no room from the beginning");
       await forget(page);
       const without = await load(page, { draw: true, store: false });
       assert.deepEqual([without.picture, without.plan.storedBytes], [full.picture, 0]);
@@ -269,15 +274,12 @@ describe("a load", () => {
   test("outlives what passes", { timeout: PATIENCE }, () =>
     withBlank(async (page) => {
       for (const fault of [
-        { cut: 0 },
         { cut: 1000 },
-        { stall: 10 },
         { part: 5000 },
-        { gzip: true },
         ({ range }) => ({ flip: range[0] + 7 }),
         { status: 503 },
-        { status: 429, headers: { "retry-after": "1" } },
-        { status: 500 },
+        // The rest waits longer, and says less of a browser. Of a part that is compressed Chromium gives out nothing.
+        ...(FIREFOX ? [] : [{ cut: 0 }, { stall: 10 }, { gzip: true }, { status: 429, headers: { "retry-after": "1" } }, { status: 500 }]),
       ]) {
         server.fault = nth(3, fault);
         assert.equal((await load(page)).loaded, total, JSON.stringify(fault) ?? "flip");
@@ -305,6 +307,8 @@ describe("a load", () => {
         [{ status: 404 }, "ReadError", "refused"],
         [{ status: 416 }, "ReadError", "read"],
         [{ headers: { "content-range": "bytes 7-9/10" } }, "ReadError", "read"],
+        // Firefox gives it out, and says what it is.
+        ...(FIREFOX ? [[{ gzip: true }, "ReadError", "read"]] : []),
       ]) {
         server.fault = nth(3, fault);
         const error = await load(page);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, assertAccessible, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { PATIENCE, assertAccessible, few, model, open, start, ui, withPage, work } from "./browser.mjs";
 
 const VOCABULARY = {
   format: 1,
@@ -202,12 +202,12 @@ describe("suggestions", () => {
       assert.ok(known.includes(await prompt.inputValue()), await prompt.inputValue());
     }));
 
-  for (const [what, content] of [
+  for (const [what, content] of few([
     ["is not there", undefined],
     ["is no JSON", "{"],
     ["is of another format", JSON.stringify({ ...VOCABULARY, format: 2 })],
     ["is far too long", JSON.stringify({ ...VOCABULARY, more: "x".repeat(300_000) })],
-  ]) {
+  ])) {
     test(`there are none where the file ${what}`, { timeout: PATIENCE }, () =>
       withPage({ expected: /404/ }, async (page) => {
         server.fault = ({ path }) => (path.endsWith("vocabulary.json") && content === undefined ? { status: 404 } : undefined);
