@@ -1,14 +1,14 @@
 //! What it costs that a network can be cancelled inside a step: `cargo bench --bench pace -- [cpu|wgpu]`.
 //!
 //! One evaluation of the default model's UNet without a pace, and with the pace that a page uses: a checkpoint after
-//! every block that yields once, and on a GPU reads one element back after every fourth. The two take turns; what is
+//! every block that yields once, and on a GPU reads one element back after as many as take about 30 ms. The two take turns; what is
 //! printed is the ratio of their medians.
 
 use burn::tensor::{Device, Distribution, Tensor};
 use pangu_draw::{
     device::{DeviceChoice, open},
     nets::{
-        Pace,
+        Pace, Waiting,
         unet::{UNet, UNetConfig},
     },
 };
@@ -60,17 +60,15 @@ fn main() {
         if std::env::args().any(|argument| argument == "wgpu") { DeviceChoice::Wgpu } else { DeviceChoice::Cpu };
     let opened = block_on(open(choice)).expect("the device that was asked for");
     let unet = UNetConfig::emoji().init(&opened.device).expect("a valid configuration");
+    let yielder = || -> Waiting {
+        Box::pin(async {
+            give_way().await;
+            Ok(())
+        })
+    };
     let paced = match opened.backend {
-        "cpu" => Pace::new(
-            1,
-            Some(Box::new(|_| {
-                Box::pin(async {
-                    give_way().await;
-                    Ok(())
-                })
-            })),
-        ),
-        _ => Pace::reading_back(4),
+        "cpu" => Pace::yielding(yielder),
+        _ => Pace::queueing(yielder),
     };
     let free = Pace::free();
     let (mut without, mut with) = (Vec::new(), Vec::new());

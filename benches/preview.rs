@@ -13,6 +13,7 @@ use pangu_draw::{
 };
 use pollster::block_on;
 use std::{
+    future::ready,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ fn main() {
     let choice =
         if std::env::args().any(|argument| argument == "wgpu") { DeviceChoice::Wgpu } else { DeviceChoice::Cpu };
     let device = block_on(open(choice)).expect("the device that was asked for");
-    let pace = if device.backend == "cpu" { Pace::free() } else { Pace::reading_back(4) };
+    let pace = if device.backend == "cpu" { Pace::free() } else { Pace::queueing(|| Box::pin(ready(Ok(())))) };
     let source = FolderSource(format!("{}/www/models/default", env!("CARGO_MANIFEST_DIR")).into());
     let generator = block_on(Generator::open(Depot::new(Rc::new(source), None), device, MEMORY));
     let generator = generator.expect("the default model");

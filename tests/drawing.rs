@@ -116,6 +116,7 @@ fn larger_pictures_begin_with_a_draft() {
 
     let direct = draw(&generator, &sized(32, 32, Some(1000.0)));
     assert_eq!(direct.settings.draft, None, "at T there is nothing left to draft");
+    assert_eq!((wide.settings.t_low, direct.settings.t_low), (None, Some(1000.0)), "what was asked for is said once");
     assert!(mean_difference(&direct.image, &square.image) > 0.0);
     assert_eq!(draw(&generator, &sized(16, 22, None)).settings.draft, None, "a little more is drawn as it is");
     // All of the draft, scaled: nothing is left to draw.

@@ -104,7 +104,7 @@ fn model(salt: u8) -> (Manifest, BTreeMap<String, Vec<u8>>) {
 fn load_all(depot: &Depot) -> Result<Vec<Vec<f32>>> {
     block_on(async {
         let manifest = depot.manifest().await?;
-        manifest.components.iter().for_each(|component| depot.traffic().expect(component));
+        manifest.components.iter().for_each(|component| depot.traffic().expect(&manifest.name, component));
         let mut last: Option<LoadProgress> = None;
         let mut on_progress = |progress: LoadProgress| {
             assert!(progress.loaded_bytes <= progress.total_bytes && progress.stored_bytes <= progress.loaded_bytes);

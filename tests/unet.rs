@@ -15,7 +15,7 @@ use pangu_draw::{
     },
     weights::{StoredTensor, TensorSource, load, safetensors::SafeTensors, save},
 };
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 const GOLDENS: [&str; 4] = ["unet_sd15", "unet_sdxl", "unet_emoji", "unet_odd"];
 const TOLERANCE: f32 = 1e-4;
@@ -277,45 +277,3 @@ fn cancelling_stops_inside_a_step() {
         assert_eq!(seen, expected[..cancel_after]);
     }
 }
-
-/// Speed of the `emoji` expert, printed only. In CPU seconds, so that a busy machine matters less.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn speed() {
-    let plain = Device::flex();
-    for (label, device, passes) in [("forward", plain.clone(), 1.0), ("forward + backward", plain.autodiff(), 3.0)] {
-        let unet = UNetConfig::emoji().init(&device).unwrap();
-        let (batch, steps, random) = (16, 8, Distribution::Normal(0.0, 1.0));
-        let (sample, timesteps) =
-            (Tensor::random([batch, 8, 16, 16], random, &device), Tensor::full([batch], 500.0, &device));
-        let (context, vector) =
-            (Tensor::random([batch, 16, 512], random, &device), Tensor::random([batch, 512], random, &device));
-        let step = || {
-            let output =
-                unet.forward_now(sample.clone(), timesteps.clone(), context.clone(), Some(vector.clone())).unwrap();
-            if device.is_autodiff() {
-                output.powi_scalar(2).mean().backward();
-            } else {
-                output.into_data();
-            }
-        };
-        step();
-        let (start, cpu) = (Instant::now(), cpu_seconds());
-        (0..steps).for_each(|_| step());
-        let samples = (batch * steps) as f64;
-        for (clock, seconds) in [("CPU", cpu_seconds() - cpu), ("wall clock", start.elapsed().as_secs_f64())] {
-            let rate = samples / seconds;
-            println!("{label}: {rate:.1} samples, {:.1} GFLOP a {clock} second", rate * passes * GFLOP_PER_SAMPLE);
-        }
-    }
-}
-
-/// Seconds that this process has computed, on Linux.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let ticks: Vec<f64> = stat.split(' ').skip(13).take(2).map(|field| field.parse().expect("a number")).collect();
-    (ticks[0] + ticks[1]) / 100.0
-}
-
-/// One forward of `emoji` on a 16x16 latent with 16 tokens (PyTorch's flop counter); a backward is counted as two.
-const GFLOP_PER_SAMPLE: f64 = 1.271;

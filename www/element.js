@@ -12,6 +12,7 @@
  */
 
 /**
+ * @import { Generator } from "./pangu-draw.js"
  * @import { ControlKind, DeviceChoice, DrawOptions, Info, LoadProgress, PanguDrawElement as Face, PanguDrawElementEventMap, Picture, QueuePolicy, Restart, StepProgress } from "./types.js"
  * @import { Key, Language, Values } from "./element-i18n.js"
  */
@@ -418,7 +419,7 @@ export class PanguDrawElement extends Base {
       const wanted = { ...this.#wanted(), ...options, prompt };
       check(wanted);
       if (this.#active === 1) this.#say("waiting");
-      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, () => this.#turn());
+      const picture = await shared.draw(this, this.queuePolicy, { ...wanted, ...this.#hearing(options) }, (generator) => this.#turn(generator));
       const file = new File([picture.png], fileName(prompt, picture.seed), { type: "image/png" });
       this.#settle({ file, picture, prompt, url: URL.createObjectURL(picture.png) });
       const seconds = (performance.now() - this.#began) / 1000;
@@ -533,8 +534,8 @@ export class PanguDrawElement extends Base {
     };
   }
 
-  /** It is this element's turn. */
-  #turn() {
+  /** It is this element's turn. @param {Promise<Generator>} opening */
+  #turn(opening) {
     this.#began = performance.now();
     this.#stepped = -Infinity;
     this.#reached = 0;
@@ -542,7 +543,7 @@ export class PanguDrawElement extends Base {
     this.#rest();
     this.#say("starting");
     const shared = this.#shared;
-    shared?.open().then((generator) => shared === this.#shared && this.#know(generator.info()), () => {});
+    opening.then((generator) => shared === this.#shared && this.#know(generator.info()), () => {});
   }
 
   /** @param {Info} info */
@@ -564,7 +565,8 @@ export class PanguDrawElement extends Base {
     let size = { bytes: 0, sure: false };
     try {
       const model = address(this.model);
-      const generator = await Shared.opened(model, this.device);
+      // Whoever has it opened may think better of it.
+      const generator = await Shared.opened(model, this.device).catch(() => undefined);
       if (generator && question === this.#asked) this.#know(generator.info());
       const bytes = generator ? (await generator.plan(this.#wanted())).fetchBytes : await sizeOf(model);
       size = { bytes, sure: Boolean(generator) };

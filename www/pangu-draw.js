@@ -263,23 +263,29 @@ function split({ signal, onLoad, onStep, onRestart, controls = [], init, mask, .
 }
 
 /**
- * Starts a worker and opens the model in it.
+ * Starts a worker and opens the model in it. Nobody else has that worker yet: a cancel ends it, with all that it downloads.
  *
  * @param {string} url
  * @param {OpenOptions} options
  */
 async function boot(url, { device = "auto", memory, store = true, signal }) {
+  const cancelled = () => new CancelledError("cancelled", "cancelled");
+  if (signal?.aborted) throw cancelled();
   const engine = new Engine();
+  const cancel = () => engine.end(cancelled());
+  signal?.addEventListener("abort", cancel);
   try {
     const address = new URL(url, document.baseURI).href;
     // JSON has no infinity, and no memory is so large.
     memory = memory === undefined ? memory : Math.min(memory, Number.MAX_SAFE_INTEGER);
     /** @type {Info} */
-    const info = await engine.call({ op: "open", url: address, device, memory, store }, signal);
+    const info = await engine.call({ op: "open", url: address, device, memory, store });
     return { engine, info };
   } catch (error) {
     engine.end(error instanceof PanguDrawError ? error : new CrashError("crash", String(error)));
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", cancel);
   }
 }
 

@@ -28,9 +28,9 @@ export class Shared {
   #device;
   /** @type {Set<object>} */
   #owners = new Set();
-  /** @type {Promise<Generator> | undefined} */
+  /** `waiting`: how many wait for it, until it is there. @type {{ generator: Promise<Generator>, controller: AbortController, waiting: number } | undefined} */
   #opening;
-  /** @type {{ owner: object, controller: AbortController }[]} */
+  /** @type {{ owner: object, controller: AbortController, signal: AbortSignal }[]} */
   #jobs = [];
   /** Ends when the drawings before have ended. @type {Promise<unknown>} */
   #tail = Promise.resolve();
@@ -63,7 +63,7 @@ export class Shared {
   /** The engine of a model on a device, if somebody has started it. @param {string} model @param {DeviceChoice} device */
   static async opened(model, device) {
     const shared = all.get(`${device} ${model}`);
-    return shared && shared.#opening;
+    return shared && shared.#opening?.generator;
   }
 
   /** Cancels what `owner` still waits for. The last one to leave lets the engine go, after a while. @param {object} owner */
@@ -78,15 +78,38 @@ export class Shared {
     }, GRACE);
   }
 
-  /** Starts the engine, unless it runs, and reads the model's list of files. @param {AbortSignal} [signal] */
-  open(signal) {
-    if (!this.#opening) {
-      const opening = (this.#opening = Generator.open(this.#model, { device: this.#device }));
-      opening.catch(() => {
-        if (this.#opening === opening) this.#opening = undefined;
-      });
+  /**
+   * Starts the engine, unless it runs, and reads the model's list of files. If all who wait for that think better of it, so does
+   * the engine.
+   *
+   * @param {AbortSignal} [signal]
+   */
+  async open(signal) {
+    if (signal?.aborted) throw new CancelledError("cancelled", "cancelled");
+    const opening = (this.#opening ??= this.#start());
+    opening.waiting += 1;
+    try {
+      return await unless(signal, opening.generator);
+    } finally {
+      opening.waiting -= 1;
+      // A drawing that took the place of another one will ask next.
+      const wanted = opening.waiting > 0 || this.#jobs.some(({ signal }) => !signal.aborted);
+      if (signal?.aborted && !wanted && this.#opening === opening) this.#drop();
     }
-    return unless(signal, this.#opening);
+  }
+
+  #start() {
+    const controller = new AbortController();
+    const generator = Generator.open(this.#model, { device: this.#device, signal: controller.signal });
+    const opening = { generator, controller, waiting: 0 };
+    generator.then(
+      // From now on it stays for the next one.
+      () => (opening.waiting = Infinity),
+      () => {
+        if (this.#opening === opening) this.#opening = undefined;
+      },
+    );
+    return opening;
   }
 
   /** Loads what the first step of a drawing needs; the rest follows. @param {Pick<LoadOptions, "onProgress" | "signal">} options */
@@ -101,12 +124,12 @@ export class Shared {
   }
 
   /**
-   * Draws when it is `owner`'s turn; `onTurn` hears of it.
+   * Draws when it is `owner`'s turn; `onTurn` hears of it, and gets what will draw.
    *
    * @param {object} owner
    * @param {QueuePolicy} policy
    * @param {DrawOptions} options
-   * @param {() => void} onTurn
+   * @param {(generator: Promise<Generator>) => void} onTurn
    * @returns {Promise<Picture>}
    */
   async draw(owner, policy, options, onTurn) {
@@ -114,10 +137,11 @@ export class Shared {
       throw new BusyError("busy", "something is being drawn: wait for it, or choose another queue policy");
     }
     if (policy === "replace") this.cancel(owner);
-    const job = { owner, controller: new AbortController() };
-    const { signal } = job.controller;
-    const picture = this.#turn({ ...options, signal: options.signal ? AbortSignal.any([signal, options.signal]) : signal }, onTurn);
+    const controller = new AbortController();
+    const signal = options.signal ? AbortSignal.any([controller.signal, options.signal]) : controller.signal;
+    const job = { owner, controller, signal };
     this.#jobs.push(job);
+    const picture = this.#turn({ ...options, signal }, onTurn);
     // It ends in nothing: a chain of results would keep every picture.
     this.#tail = Promise.allSettled([this.#tail, picture]).then(() => {});
     try {
@@ -130,12 +154,13 @@ export class Shared {
     }
   }
 
-  /** @param {DrawOptions & { signal: AbortSignal }} options @param {() => void} onTurn */
+  /** @param {DrawOptions & { signal: AbortSignal }} options @param {(generator: Promise<Generator>) => void} onTurn */
   async #turn(options, onTurn) {
     // Pictures are read at once: what becomes of a canvas later does not matter.
     const [settled] = await unless(options.signal, Promise.all([readAll(options), this.#tail]));
-    onTurn();
-    return (await this.open(options.signal)).generate(settled);
+    const generator = this.open(options.signal);
+    onTurn(generator);
+    return (await generator).generate(settled);
   }
 
   /** Cancels all that `owner` draws or wants drawn. @param {object} owner */
@@ -149,7 +174,8 @@ export class Shared {
   }
 
   #drop() {
-    this.#opening?.then((generator) => generator.dispose(), () => {});
+    this.#opening?.controller.abort();
+    this.#opening?.generator.then((generator) => generator.dispose(), () => {});
     this.#opening = undefined;
   }
 }

@@ -18,7 +18,9 @@ export interface Bilingual {
 export interface LoadProgress {
   /** `fetch` while bytes arrive, `build` while the last network takes its weights in. */
   stage: "fetch" | "build";
-  /** Role of the component at hand, e.g. `structure`. */
+  /** Name of the model that the component at hand is of; of several that share it, the first that asked for it. */
+  model: string;
+  /** Role of that component, e.g. `structure`. */
   component: string;
   /** Bytes of that component that are here, and in all. */
   componentLoaded: number;
@@ -135,8 +137,12 @@ export interface DrawOptions {
   steps?: number;
   /** Classifier-free guidance, 1 = off. */
   guidanceScale?: number;
+  /** Guidance by the style on top, as PanGu-Draw has it; 0: the style's words go into the prompt instead. */
+  styleScale?: number;
   /** One of {@link Info.samplers}. */
   sampler?: string;
+  /** Where in the noise schedule the steps lie: `leading`, `linspace`, `trailing`, `karras` or `exponential`. */
+  spacing?: string;
   width?: number;
   height?: number;
   /** What is behind a picture with transparency: "transparent" (the default), or a colour as "#rrggbb". */
@@ -269,6 +275,8 @@ export interface Info {
     guidanceScale: number;
     sampler: string;
     style: string | null;
+    styleScale: number;
+    spacing: string;
     tLow: number;
     exchange: string;
     upsampler: string;

@@ -81,18 +81,12 @@ function fail(id, error) {
   post(gpu && error.code === "device" ? { end: error } : { id, error });
 }
 
-/** Fails when the call is cancelled: before the engine is here, nobody else hears of that. @param {AbortSignal} signal */
-const aborted = (signal) =>
-  new Promise((_, reject) => {
-    signal.onabort = () => reject({ code: "cancelled", message: "cancelled", details: {} });
-  });
-
 globalThis.addEventListener("message", async (/** @type {MessageEvent<ToWorker>} */ { data: call }) => {
   if (call.op === "cancel") return running.get(call.id)?.abort();
   const controller = new AbortController();
   running.set(call.id, controller);
   try {
-    await Promise.race([started, aborted(controller.signal)]);
+    await started;
     const result = await serve(call, controller.signal);
     const owned = [result?.rgba, result?.png].filter(Boolean);
     post({ id: call.id, result }, owned.map(({ buffer }) => buffer));

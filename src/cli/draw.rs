@@ -22,6 +22,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::BTreeMap,
     fs,
+    future::ready,
     io::IsTerminal,
     path::{Path, PathBuf},
 };
@@ -161,8 +162,9 @@ impl DrawArgs {
         if let (Some(notice), false) = (&device.notice, quiet) {
             eprintln!("drawing on the CPU: {notice}");
         }
-        // On a GPU, reading back now and then keeps the queue short, so that the bar tells the truth.
-        let pace = if device.backend == "wgpu" { Pace::reading_back(8) } else { Pace::free() };
+        // On a GPU a short queue makes the bar tell the truth.
+        let queueing = || Pace::queueing(|| Box::pin(ready(Ok(()))));
+        let pace = if device.backend == "wgpu" { queueing() } else { Pace::free() };
 
         let bar = progress_bar("loading", "{msg:>8} {bar:40} {bytes}/{total_bytes}", quiet);
         let mut on_progress = |progress: LoadProgress| {

@@ -16,4 +16,4 @@ pub mod precision;
 pub mod text;
 pub mod unet;
 
-pub use pace::{Pace, Progress, now, wait_for};
+pub use pace::{Pace, Progress, Waiting, now};

@@ -9,7 +9,14 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
+use web_time::Instant;
+
+/// Blocks are queued on a GPU for about so long a time: as long a cancel waits, where a block is no longer than that.
+const QUEUED: Duration = Duration::from_millis(30);
+/// Most blocks in a queue.
+const LONGEST_QUEUE: usize = 8;
 
 /// How far a network evaluation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +39,16 @@ pub fn now<T>(network: impl Future<Output = T>) -> T {
     }
 }
 
-type Yielder = dyn Fn(Tensor<4>) -> Pin<Box<dyn Future<Output = Result<()>>>>;
+/// What a yielder answers.
+pub type Waiting = Pin<Box<dyn Future<Output = Result<()>>>>;
+type Yielder = dyn Fn(Tensor<4>) -> Waiting;
 type Listener = dyn FnMut(Progress);
 
 /// Handed to every network evaluation: between two blocks the network calls [`Pace::checkpoint`].
 ///
 /// A checkpoint does three things: it fails with [`Error::Cancelled`] once [`Pace::cancel`] was called, so that a run
-/// stops *inside* a step; it reports [`Progress`]; and every `every`-th time it waits for the yielder, which lets an
-/// event loop run and bounds the work queued on a GPU.
+/// stops *inside* a step; it reports [`Progress`]; and every time, or after as many blocks as a GPU computes in a moment, it
+/// waits for the yielder, which lets an event loop run and bounds the work queued on a GPU.
 ///
 /// [`Pace::free`] never waits and never fails: with it every network future is ready at the first poll, so that
 /// the trainer may run it to completion without an executor.
@@ -52,12 +61,40 @@ pub struct Pace {
 
 struct Inner {
     cancelled: Cell<bool>,
-    passed: Cell<usize>,
-    every: usize,
+    queue: RefCell<Queue>,
     yielder: Option<Box<Yielder>>,
     on_progress: RefCell<Option<Box<Listener>>>,
     /// Those who wait for something else and must hear of a cancel.
     waiting: RefCell<Vec<Waker>>,
+}
+
+/// How many blocks are computed between two waits.
+struct Queue {
+    passed: usize,
+    length: usize,
+    longest: usize,
+    /// When the last wait ended.
+    waited: Instant,
+}
+
+impl Queue {
+    fn new(longest: usize) -> Self {
+        Self { passed: 0, length: 1, longest, waited: Instant::now() }
+    }
+
+    /// Whether one block more fills it.
+    fn fill(&mut self) -> bool {
+        self.passed += 1;
+        self.passed >= self.length
+    }
+
+    /// All of it is computed: the next one is to take about [`QUEUED`].
+    fn emptied(&mut self, now: Instant) {
+        let block = (now - self.waited).as_secs_f64() / self.passed.max(1) as f64;
+        // The conversion saturates.
+        self.length = ((QUEUED.as_secs_f64() / block) as usize).clamp(1, self.longest);
+        (self.passed, self.waited) = (0, now);
+    }
 }
 
 impl Pace {
@@ -68,31 +105,38 @@ impl Pace {
 
     /// A pace that can be cancelled, without a yielder.
     pub fn cancellable() -> Self {
-        Self::new(1, None)
+        Self::with(1, None)
     }
 
-    /// A pace that awaits `yielder(activation)` at every `every`-th checkpoint (`every >= 1`).
-    ///
-    /// The yielder gets the block's output, so that it may read one element back: on a GPU that is what bounds the
-    /// work in flight.
-    pub fn new(every: usize, yielder: Option<Box<Yielder>>) -> Self {
+    /// A pace that awaits `yielder()` at every checkpoint.
+    pub fn yielding(yielder: impl Fn() -> Waiting + 'static) -> Self {
+        Self::with(1, Some(Box::new(move |_| yielder())))
+    }
+
+    /// A pace that waits for the device, by reading one element back, whenever it has about 30 ms of work: that bounds how
+    /// long a cancel takes by one block or these 30 ms, whichever is longer. Then it awaits `yielder()`.
+    pub fn queueing(yielder: impl Fn() -> Waiting + 'static) -> Self {
+        let wait = move |activation: Tensor<4>| -> Waiting {
+            let turn = yielder();
+            Box::pin(async move {
+                read(activation.slice([0..1, 0..1, 0..1, 0..1])).await?;
+                turn.await
+            })
+        };
+        Self::with(LONGEST_QUEUE, Some(Box::new(wait)))
+    }
+
+    fn with(longest: usize, yielder: Option<Box<Yielder>>) -> Self {
         Self {
             inner: Some(Rc::new(Inner {
                 cancelled: Cell::new(false),
-                passed: Cell::new(0),
-                every: every.max(1),
+                queue: RefCell::new(Queue::new(longest)),
                 yielder,
                 on_progress: RefCell::new(None),
                 waiting: RefCell::default(),
             })),
             tally: None,
         }
-    }
-
-    /// A pace that waits for the device at every `every`-th checkpoint, by reading one element back: that bounds the
-    /// work in flight on a GPU.
-    pub fn reading_back(every: usize) -> Self {
-        Self::new(every, Some(Box::new(|activation| Box::pin(wait_for(activation)))))
     }
 
     /// This pace for one drawing, whose networks are to compute in `precision`.
@@ -182,11 +226,11 @@ impl Pace {
         if let Some(listener) = inner.on_progress.borrow_mut().as_mut() {
             listener(Progress { done, of });
         }
-        inner.passed.set(inner.passed.get() + 1);
         if let Some(yielder) = &inner.yielder
-            && inner.passed.get().is_multiple_of(inner.every)
+            && inner.queue.borrow_mut().fill()
         {
             yielder(activation.clone()).await?;
+            inner.queue.borrow_mut().emptied(Instant::now());
         }
         self.check()
     }
@@ -198,14 +242,6 @@ impl Pace {
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
-}
-
-/// Waits until `activation` is computed.
-///
-/// # Errors
-/// [`Error::Device`] if the device failed.
-pub async fn wait_for(activation: Tensor<4>) -> Result<()> {
-    read(activation.slice([0..1, 0..1, 0..1, 0..1])).await.map(|_| ())
 }
 
 /// The one element of `tensor`.
@@ -230,6 +266,20 @@ mod tests {
         let output = pace.evaluate(stage, network).await.expect("a working device");
         assert_eq!(output.dtype(), FloatDType::F32.into());
         output.into_data().iter::<f32>().next().expect("four")
+    }
+
+    #[test]
+    fn a_queue_is_as_long_as_its_blocks_are_short() {
+        let mut queue = Queue::new(8);
+        assert!(queue.fill(), "the first block is waited for");
+        let mut now = queue.waited;
+        for (block, length) in [(1.0, 1), (0.012, 2), (0.005, 6), (0.0, 8), (0.029, 1)] {
+            now += Duration::from_secs_f64(block * queue.passed as f64);
+            queue.emptied(now);
+            assert_eq!(queue.length, length, "blocks of {block} s");
+            let filled: Vec<bool> = (0..length).map(|_| queue.fill()).collect();
+            assert_eq!(filled.iter().position(|full| *full), Some(length - 1));
+        }
     }
 
     #[test]

@@ -37,12 +37,10 @@ const X: &str = "x";
 const PREVIOUS: &str = "previous";
 const CARRIED: &str = "carried";
 
-/// What tells a drawing from others: its settings, and the content of the models that draw it.
+/// What tells a drawing from others: its settings, and the models that draw it.
 pub fn fingerprint<'a>(settings: &Settings, models: impl Iterator<Item = &'a Manifest>) -> String {
     let mut hash = Sha256::new().chain_update(serde_json::to_string(settings).expect("settings are plain data"));
-    for component in models.flat_map(|model| &model.components) {
-        component.sha256.iter().for_each(|sum| hash.update(sum));
-    }
+    models.for_each(|model| hash.update(model.fingerprint()));
     hex::encode(hash.finalize())
 }
 

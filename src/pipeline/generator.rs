@@ -160,7 +160,8 @@ impl Generator {
         let traffic = self.depot.traffic();
         // A file that has come whole, but of which the network is not made yet, will not come again.
         traffic.settle(|sha256| self.residency.is_coming(sha256));
-        parts.iter().filter(|part| !part.is_here()).for_each(|part| traffic.expect(part.component()));
+        let missing = parts.iter().filter(|part| !part.is_here());
+        missing.for_each(|part| traffic.expect(&part.manifest().name, part.component()));
     }
 
     async fn ahead(&self, parts: &[Rc<dyn Part>], pace: &Pace) -> Result<()> {

@@ -131,6 +131,7 @@ mod tests {
             exchange: None,
             init: None,
             draft: None,
+            t_low: None,
             upsampler: None,
             precision: None,
         }

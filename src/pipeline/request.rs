@@ -158,6 +158,9 @@ pub struct Settings {
     /// The draft of another size it begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<DraftSettings>,
+    /// `T_low`, where it was asked for and no draft came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t_low: Option<f64>,
     /// How pictures are scaled between resolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<Upsampler>,
@@ -352,6 +355,7 @@ impl Request {
             exchange: controls.iter().any(|control| !config.serves(control.kind)).then_some(exchange),
             controls,
             init,
+            t_low: self.t_low.filter(|_| draft.is_none()),
             draft,
             upsampler: between.then_some(upsampler),
             precision: Some(self.precision).filter(|choice| *choice != PrecisionChoice::Auto),

@@ -12,7 +12,7 @@ use crate::{
     coop::latent::Exchange,
     device::{self, DeviceChoice, OpenDevice, PrecisionChoice},
     diffusion::samplers::Sampler,
-    nets::{Pace, Progress, wait_for},
+    nets::{Pace, Progress},
     pipeline::{
         Checkpoint, Drawing, Event, Generator, LoadProgress, MEMORY, Request, StepEvent,
         config::{ControlKind, ExpertsConfig, PixelRange},
@@ -29,9 +29,6 @@ use serde_json::json;
 use std::{cell::Cell, rc::Rc};
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
 use web_sys::AbortSignal;
-
-/// On a GPU a block of the network takes about as long as asking whether it is done: ask after every fourth.
-const GPU_BLOCKS_IN_FLIGHT: usize = 4;
 
 /// A model. Its weights come when they are needed or asked for.
 #[wasm_bindgen]
@@ -119,6 +116,8 @@ impl Engine {
                 "guidanceScale": config.defaults.guidance_scale,
                 "sampler": config.defaults.sampler,
                 "style": config.defaults.style,
+                "styleScale": config.defaults.style_scale,
+                "spacing": config.defaults.spacing,
                 "tLow": config.defaults.t_low,
                 "exchange": Exchange::default(),
                 "upsampler": Upsampler::default(),
@@ -294,6 +293,7 @@ fn call_with(listener: &Function, progress: &LoadProgress) {
         listener,
         json!({
             "stage": stage,
+            "model": progress.model,
             "component": progress.component,
             "componentLoaded": progress.component_loaded,
             "componentTotal": progress.component_bytes,
@@ -355,25 +355,18 @@ fn picture(drawing: &Drawing) -> Result<JsValue> {
 /// A pace that lets the worker hear of a cancel between two blocks, and bounds the work that a GPU has queued.
 fn pace(device: &OpenDevice) -> Pace {
     match device.backend {
-        "cpu" => Pace::new(
-            1,
-            Some(Box::new(|_| {
-                Box::pin(async {
-                    turn().await;
-                    Ok(())
-                })
-            })),
-        ),
-        _ => Pace::new(
-            GPU_BLOCKS_IN_FLIGHT,
-            Some(Box::new(|activation| {
-                Box::pin(async {
-                    wait_for(activation).await?;
-                    turn().await;
-                    journal::check()
-                })
-            })),
-        ),
+        "cpu" => Pace::yielding(|| {
+            Box::pin(async {
+                turn().await;
+                Ok(())
+            })
+        }),
+        _ => Pace::queueing(|| {
+            Box::pin(async {
+                turn().await;
+                journal::check()
+            })
+        }),
     }
 }
 

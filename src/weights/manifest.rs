@@ -121,6 +121,13 @@ impl Manifest {
         Ok(json)
     }
 
+    /// What tells the model from others: the content of its files, and how they draw together.
+    pub fn fingerprint(&self) -> String {
+        let sums = self.components.iter().map(|component| &component.sha256);
+        let drawn = serde_json::to_vec(&(sums.collect::<Vec<_>>(), &self.pipeline));
+        hex::encode(Sha256::digest(drawn.expect("a manifest is plain data")))
+    }
+
     /// The component of that role.
     ///
     /// # Errors

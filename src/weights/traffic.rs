@@ -17,6 +17,8 @@ const SHORTEST: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadProgress {
+    /// Name of the model that the arriving component is of: of several, the first that asked for it.
+    pub model: String,
     /// Role of the component that is arriving.
     pub component: String,
     /// Bytes of it that are here.
@@ -53,6 +55,7 @@ struct Counts {
 
 #[derive(Debug)]
 struct File {
+    model: String,
     role: String,
     bytes: u64,
     /// Bytes of each chunk that are here, and whether they were stored.
@@ -70,10 +73,15 @@ impl File {
 }
 
 impl Traffic {
-    /// Counts `component` among what is to arrive, unless it does already.
-    pub fn expect(&self, component: &Component) {
+    /// Counts `component` of the model `name` among what is to arrive, unless it does already.
+    pub fn expect(&self, name: &str, component: &Component) {
         let mut counts = self.0.borrow_mut();
-        let new = || File { role: component.role.clone(), bytes: component.bytes, chunks: BTreeMap::new() };
+        let new = || File {
+            model: name.into(),
+            role: component.role.clone(),
+            bytes: component.bytes,
+            chunks: BTreeMap::new(),
+        };
         counts.files.entry(component.sha256.clone()).or_insert_with(new);
     }
 
@@ -122,6 +130,7 @@ impl Traffic {
             (time >= SHORTEST).then(|| (has - had) as f64 / time.as_secs_f64())
         });
         Some(LoadProgress {
+            model: file.model.clone(),
             component: file.role.clone(),
             component_loaded: file.loaded(),
             component_bytes: file.bytes,

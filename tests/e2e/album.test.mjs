@@ -1,12 +1,15 @@
 /** Pictures after they are drawn: kept, found again, drawn again, compared, handed on. */
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { deflateSync } from "node:zlib";
 import { InvalidError } from "../../www/engine.js";
 import { chunks, decode, encode, texts, withText } from "../../www/page/png.js";
 import { differences, fromFile, fromLink, fromParameters, seal, toLink } from "../../www/page/recipe.js";
-import { FIREFOX, PATIENCE, assertAccessible, decode as decodeInPage, few, give, open, save, start, ui, withPage } from "./browser.mjs";
+import { FIREFOX, NATIVE, PATIENCE, assertAccessible, decode as decodeInPage, few, give, meanDifference, model, open, save, start, ui, withPage, work } from "./browser.mjs";
 
 let server;
 before(async () => (server = await start()));
@@ -108,7 +111,7 @@ describe("a PNG file", () => {
 
 const SETTINGS = {
   model: "emoji", prompt: "红苹果 🍎, red", negativePrompt: "worm", style: "3d", seed: 7, steps: 8, guidanceScale: 3.5, sampler: "euler",
-  width: 128, height: 256, background: "#ffcc00", tLow: 400, upsampler: "lanczos",
+  width: 128, height: 256, background: "#ffcc00", tLow: 400, upsampler: "lanczos", styleScale: 1.5, spacing: "karras", precision: "f32",
 };
 
 describe("a recipe", () => {
@@ -130,6 +133,9 @@ describe("a recipe", () => {
       });
       assert.deepEqual(left, []);
     }
+    // Where no draft was wanted, the settings say so; what a newer version says is not passed over.
+    const newer = await fromFile(new Blob([png(itxt("pangu-draw", JSON.stringify({ ...plain, tLow: 1000, hue: 3 })))]));
+    assert.deepEqual(newer, { recipe: { ...SETTINGS, tLow: 1000, controls: [] }, left: ["hue"] });
   });
 
   test("that is no recipe, or wants harm, is refused or left out", async () => {
@@ -139,9 +145,9 @@ describe("a recipe", () => {
     assert.equal(await read(itxt("parameters", "just words")), undefined);
     await assert.rejects(read(itxt("pangu-draw", "{")), invalid);
     await assert.rejects(read(itxt("parameters", `Steps: 1${" ".repeat(30_000)}`)), invalid);
-    const wrong = { prompt: 7, steps: 1e9, seed: -1, width: "128", guidanceScale: null, background: "red; url(x)", tLow: 1, style: "x".repeat(200) };
+    const wrong = { prompt: 7, steps: 1e9, seed: -1, width: "128", guidanceScale: null, background: "red; url(x)", tLow: "1", style: "x".repeat(200), spacing: "wide", precision: "f64", styleScale: 51 };
     const found = await read(itxt("pangu-draw", JSON.stringify(wrong)));
-    assert.deepEqual(found, { recipe: { controls: [] }, left: ["prompt", "style", "seed", "steps", "width", "background"] });
+    assert.deepEqual(found, { recipe: { controls: [] }, left: ["prompt", "style", "seed", "steps", "width", "background", "tLow", "styleScale", "spacing", "precision"] });
     const settings = itxt("pangu-draw", JSON.stringify({ prompt: "x", controls: [{ kind: "outline" }] }));
     for (const url of ["data:image/png;base64,AAAA", "https://example.org/x.png", 7, `data:image/png;base64,${"A".repeat(99)}`]) {
       await assert.rejects(read(settings, itxt("pangu-draw-pictures", JSON.stringify({ controls: [url] }))), invalid, String(url));
@@ -162,11 +168,20 @@ describe("a recipe", () => {
     assert.deepEqual(fromParameters(text), {
       recipe: {
         model: "other", prompt: "a red apple, (best:1.2)\non a table", negativePrompt: "worm,\nhole", seed: 123, steps: 20,
-        guidanceScale: 4.5, sampler: "dpmpp_2m", width: 256, height: 128,
+        guidanceScale: 4.5, sampler: "dpmpp_2m", spacing: "karras", width: 256, height: 128,
       },
-      left: ["Schedule type", "Lora hashes", "Clip skip"],
+      left: ["Lora hashes", "Clip skip"],
       from: "tool",
     });
+    // What this project writes for other tools, where they have lost the rest.
+    const own = `猫\nSteps: 8, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 128x96, Model: "my \\"best\\", model: 2", Version: PanGu-Draw 0.1.0, Spacing: trailing, Style guidance: 1.5, Denoising strength: 0.6, Background: #ffcc00, Control outline: "strength 0.9, until 0.5", Draft until: 400`;
+    const plain = {
+      model: 'my "best", model: 2', prompt: "猫", negativePrompt: "", seed: 7, steps: 8, guidanceScale: 4, sampler: "euler", width: 128, height: 96,
+      background: "#ffcc00", tLow: 400, styleScale: 1.5, spacing: "trailing",
+    };
+    assert.deepEqual(fromParameters(own), { recipe: { ...plain, style: "" }, left: ["Denoising strength", "Control outline"], from: "tool" });
+    assert.equal(fromParameters(own.replace("Style guidance", "Style: 3d, Style guidance")).recipe.style, "3d");
+    assert.deepEqual(fromParameters("x\nSteps: 1, Schedule type: Beta").left, ["Schedule type"]);
     assert.equal(fromParameters("a cat\nNegative prompt: dog"), undefined);
     const odd = fromParameters("猫\nSteps: 5, Sampler: Magic, Size: large, Seed: x");
     assert.deepEqual(odd, { recipe: { prompt: "猫", negativePrompt: "", steps: 5, sampler: "Magic" }, left: ["seed", "width", "height"], from: "tool" });
@@ -518,7 +533,7 @@ describe("a picture that is dropped", () => {
       assert.equal(await page.locator(".card").count(), 1);
       // Its settings know of no picture that steers.
       await drop(page, file);
-      await page.getByRole("button", { name: "Take its settings" }).click();
+      await page.locator("#opened-settings").click();
       await page.getByText("Filled in as it was drawn.").waitFor();
       assert.equal(await page.locator(".card").count(), 0);
     }));
@@ -558,6 +573,137 @@ describe("a picture that is dropped", () => {
       await drop(page, png([...itxt("pangu-draw", "{}"), 1]));
       await taken.getByText("is damaged").waitFor();
       assert.equal(await page.locator(".card").count(), 0);
+    }));
+
+  test("brings along what the form has no field for", { timeout }, () =>
+    withPage({ context: { permissions: ["clipboard-read", "clipboard-write"] } }, async (page) => {
+      const manifest = readFileSync(join(model, "model.json"), "utf8");
+      const ink = { id: "ink", name: { en: "Ink", zh: "水墨" }, template: { en: "{}, ink", zh: "{}，水墨" } };
+      const { pipeline, ...rest } = JSON.parse(manifest);
+      writeFileSync(join(model, "model.json"), JSON.stringify({ ...rest, pipeline: { ...pipeline, styles: [ink] } }));
+      try {
+        const path = join(work, "native.png");
+        const wanted = { style: "ink", "style-guidance": 3, spacing: "karras", precision: "f32", seed: 5, steps: 3, device: "cpu", model };
+        execFileSync(NATIVE, ["draw", "cat", ...Object.entries(wanted).flatMap(([name, value]) => [`--${name}`, String(value)]), "-o", path]);
+        const native = readFileSync(path);
+        const told = async (bytes) => (await fromFile(new Blob([new Uint8Array(bytes)]))).recipe;
+        await prepared(page);
+        const note = page.locator("#extras");
+        await drop(page, native);
+        await page.locator("#opened-settings").click();
+        await page.getByText("Filled in as it was drawn.").waitFor();
+        assert.equal(await page.locator("#extras-words").textContent(), "Also in use: Style guidance 3, Step spacing karras, Precision f32.");
+        await page.getByRole("button", { name: "中文" }).click();
+        assert.equal(await page.locator("#extras-words").textContent(), "另外还用到：风格引导强度 3、时间步间距 karras、运算精度 f32。");
+        await page.getByRole("button", { name: "English" }).click();
+        await draw(page);
+        const file = await shownFile(page);
+        assert.deepEqual(await told(file), await told(native));
+        const [here, there] = [await decodeInPage(page, file), await decodeInPage(page, native)];
+        assert.ok(meanDifference(here, there) <= 1);
+        assert.ok(await note.isVisible(), "it holds until it is taken away");
+
+        // The link and the history carry it.
+        await more(page, "Share a link");
+        await page.getByText("Link copied.").waitFor();
+        const link = await page.evaluate(() => navigator.clipboard.readText());
+        const other = await page.context().newPage();
+        await other.goto(link.replace("?", "?device=cpu&"));
+        await other.getByText("Filled in from the link.").waitFor();
+        await other.getByText("Also in use: Style guidance 3, Step spacing karras, Precision f32.").waitFor();
+        await draw(other);
+        assert.ok(Buffer.from(await shownFile(other)).equals(Buffer.from(file)), "the same file, byte for byte");
+        await other.close();
+
+        await press(page, "#extras-remove");
+        assert.ok(await note.isHidden());
+        assert.equal(await page.evaluate(() => document.activeElement.id), "draw");
+        await draw(page);
+        const without = await shownFile(page);
+        const { styleScale, spacing, precision } = await told(without);
+        assert.deepEqual([styleScale, spacing, precision], [0, pipeline.defaults.spacing, undefined]);
+        assert.ok(meanDifference(await decodeInPage(page, without), here) > 0);
+        await page.getByRole("button", { name: "Show again: cat" }).nth(1).click();
+        await more(page, "Take its settings");
+        await note.waitFor();
+        // What is as the model has it needs no word; nor can the CPU do everything.
+        await drop(page, without);
+        await page.locator("#opened-settings").click();
+        await note.waitFor({ state: "hidden" });
+        await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(png(itxt("pangu-draw", JSON.stringify({ prompt: "dog", precision: "f16", spacing: "wide" })))) });
+        await page.getByText("Left out, since this model or page does not have it: Step spacing, Precision.").waitFor();
+        assert.ok(await note.isHidden());
+      } finally {
+        writeFileSync(join(model, "model.json"), manifest);
+      }
+    }));
+
+  test("is shown and kept with those that were drawn, once", { timeout }, () =>
+    withPage({}, async (page) => {
+      await prepared(page);
+      await draw(page, "cat");
+      const file = await shownFile(page);
+      const choose = async (bytes) => {
+        await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(bytes) });
+        await page.locator("#taken").waitFor();
+      };
+      const opened = page.getByRole("button", { name: "Show again, opened from a file: cat" });
+      // It was drawn here.
+      await draw(page, "dog");
+      await choose(file);
+      await page.locator('#album-list [aria-current="true"][data-prompt="cat"]').waitFor();
+      assert.deepEqual([await small(page).count(), await opened.count()], [2, 0]);
+      assert.deepEqual(await shownFile(page), file);
+      await page.getByRole("button", { name: "☆ Star" }).waitFor();
+      // It was not, or is not known any more.
+      await more(page, "Delete");
+      await page.getByText("Deleted: cat.").waitFor();
+      await choose(file);
+      await ui(page).picture("cat").waitFor();
+      await opened.waitFor();
+      await choose(file);
+      await drop(page, file);
+      await page.getByRole("button", { name: "Back" }).click();
+      await drop(page, file);
+      await page.locator("#opened-settings").click();
+      await page.locator('#album-list .opened[aria-current="true"]').waitFor();
+      assert.deepEqual([await small(page).count(), await opened.count()], [2, 1]);
+      // Of another tool, without a seed.
+      const foreign = png(itxt("parameters", "猫\nNegative prompt: hat\nSteps: 9, Sampler: Euler"));
+      await choose(foreign);
+      await page.getByRole("button", { name: "Show again, opened from a file: 猫" }).waitFor();
+      await ui(page).picture("猫").waitFor();
+      assert.ok(await page.locator("#keep-seed").isHidden());
+      assert.equal(await page.locator("#download").getAttribute("download"), "猫.png");
+      await page.getByLabel("Show", { exact: true }).selectOption("opened");
+      assert.equal(await small(page).count(), 2);
+      await page.reload();
+      await opened.waitFor();
+      await page.getByRole("searchbox", { name: "Search" }).fill("hat");
+      assert.equal(await small(page).count(), 1);
+      await small(page).click();
+      await ui(page).picture("猫").waitFor();
+      assert.deepEqual(await shownFile(page), [...foreign]);
+      await page.getByRole("button", { name: "中文" }).click();
+      await page.getByRole("button", { name: "再次显示（从文件打开）：猫" }).waitFor();
+    }));
+
+  test("whose pixels cannot be shown fills the form all the same", { timeout }, () =>
+    withPage({}, async (page) => {
+      await prepared(page);
+      await draw(page, "cat");
+      const before = await shownFile(page);
+      const settings = itxt("pangu-draw", JSON.stringify({ prompt: "dog" }));
+      const header = (width) => ["IHDR", Buffer.from(`${width}000000010806000000`, "hex")];
+      for (const [width, pixels] of [["00000001", Buffer.from("no pixels")], ["7fffffff", deflateSync(Buffer.alloc(5))]]) {
+        const broken = assemble(header(width), settings, ["IDAT", pixels], ["IEND", Buffer.alloc(0)]);
+        await page.locator("#prompt").fill("");
+        await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(broken) });
+        await page.getByText("The settings in the file are filled in, but its picture cannot be shown").waitFor();
+        assert.equal(await page.locator("#prompt").inputValue(), "dog");
+        assert.deepEqual([await small(page).count(), await shownFile(page)], [1, before]);
+        await page.evaluate(() => (document.querySelector("#album-note").hidden = true));
+      }
     }));
 });
 
@@ -743,7 +889,7 @@ test("two requests are compared side by side, and what differs is named", { time
     await prepared(page, { steps: 2 });
     await draw(page, "cat");
     const [kept, seed] = [await shownFile(page), await page.locator("#keep-seed").textContent()];
-    await more(page, "Compare with…");
+    await more(page, "Compare with the next");
     await page.getByText("A is kept.").waitFor();
     assert.ok(seed.endsWith(` ${await page.locator("#seed").inputValue()}`), "the same seed");
     await page.locator("#steps").fill("5");

@@ -25,25 +25,29 @@ const measure = (page, device) =>
       const { CancelledError, Generator } = await import("/pangu-draw.js");
       const generator = await Generator.load(url, { device, all: true });
       const steps = device === "cpu" ? undefined : 2;
-      // The undisturbed drawing: how long it takes, and what of it is the longest without a pause. The first one compiles.
+      // The first drawing compiles.
       await generator.generate({ ...request, steps });
-      const began = performance.now();
-      const gaps = { text: [], denoise: [], decode: [] };
-      let last = began;
-      const onStep = ({ stage }) => {
+      // Longest times without a pause, in all drawings, the cancelled ones as well.
+      const longest = { text: 0, denoise: 0, decode: 0 };
+      let [last, stage] = [0, "text"];
+      const pause = (/** @type {string} */ next) => {
         const now = performance.now();
-        gaps[stage].push(now - last);
-        last = now;
+        longest[next] = Math.max(longest[next], now - last);
+        [last, stage] = [now, next];
       };
-      const undisturbed = await generator.generate({ ...request, steps, onStep });
-      gaps.decode.push(performance.now() - last);
+      const draw = (/** @type {AbortSignal} */ signal) => {
+        [last, stage] = [performance.now(), "text"];
+        return generator.generate({ ...request, steps, signal, onStep: (step) => pause(step.stage) });
+      };
+      const began = performance.now();
+      const undisturbed = await draw();
+      pause("decode");
       const whole = performance.now() - began;
 
       const cancels = [];
       for (let moment = 0; moment < moments; moment++) {
         const controller = new AbortController();
-        let stage = "text";
-        const drawing = generator.generate({ ...request, steps, signal: controller.signal, onStep: (step) => (stage = step.stage) });
+        const drawing = draw(controller.signal);
         drawing.catch(() => {});
         await new Promise((resolve) => setTimeout(resolve, Math.random() * whole));
         const aborted = performance.now();
@@ -56,7 +60,7 @@ const measure = (page, device) =>
       const again = await generator.generate({ ...request, steps });
       const same = again.rgba.every((value, i) => value === undisturbed.rgba[i]);
       generator.dispose();
-      return { whole, gaps, cancels, same };
+      return { whole, longest, cancels, same };
     },
     [`${server.url}/sound/default/`, device, MOMENTS, request],
   );
@@ -99,14 +103,14 @@ for (const device of DEVICES) {
   await withPage({ webgpu: device === "webgpu", expected: /404/ }, async (page) => {
     page.setDefaultTimeout(0);
     await page.goto(`${server.url}/page/style.css`); // Of the origin, and runs nothing of its own.
-    const { whole, gaps, cancels, same } = await measure(page, device);
+    const { whole, longest, cancels, same } = await measure(page, device);
     const loads = await measureLoad(page, device);
     console.log(`\n${device}: a drawing takes ${ms(whole)} ms; the next one after ${cancels.length} cancels is ${same ? "the same" : "ANOTHER"}\n`);
     console.log("| ms from abort() to the settled promise | cancels | median | 90 % | most | longest block |\n|---|---|---|---|---|---|");
     for (const stage of /** @type {const} */ (["text", "denoise", "decode"])) {
-      row(stage, cancels.filter((cancel) => cancel.stage === stage).map(({ took }) => took), Math.max(...gaps[stage]));
+      row(stage, cancels.filter((cancel) => cancel.stage === stage).map(({ took }) => took), longest[stage]);
     }
-    row("all of the drawing", cancels.map(({ took }) => took), Math.max(...Object.values(gaps).flat()));
+    row("all of the drawing", cancels.map(({ took }) => took), Math.max(...Object.values(longest)));
     row("while the model is loaded", loads.map(({ took }) => took));
   });
 }

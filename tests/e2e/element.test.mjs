@@ -435,6 +435,56 @@ describe("several of them", () => {
       await parts(a).prompt.press("Enter");
       await a.getByRole("img", { name: "horse" }).waitFor();
     }));
+
+  /** Keeps the engine back. Answers what was asked for of it, but for its length. */
+  const engines = () => library.requests.filter(({ path, method }) => path.endsWith(".wasm") && method === "GET");
+  const hold = () => {
+    library.requests.length = 0;
+    // Not stored: a browser would ask for the rest of it, in several requests.
+    const headers = { ...CORS, "cache-control": "no-store" };
+    library.fault = ({ path, method }) => (path.endsWith(".wasm") && method === "GET" ? { headers, stall: 100 } : { headers: CORS });
+  };
+  const release = () => (library.fault = () => ({ headers: CORS }));
+  after(release);
+  const until = async (page, so) => {
+    while (!so()) await page.waitForTimeout(20);
+  };
+
+  test("cancel while the engine arrives ends its download, unless another one waits for it", { timeout: PATIENCE }, () =>
+    onSite(pair(), async (page) => {
+      const [a, b] = both(page);
+      hold();
+      // Alone.
+      let drawing = draw(a, {});
+      await until(page, () => engines().length === 1);
+      await a.evaluate((element) => element.cancel());
+      assert.equal((await drawing).code, "cancelled");
+      await until(page, () => engines()[0].closed && page.workers().length === 0);
+      await parts(a).status.getByText("Stopped.").waitFor();
+      await parts(a).note.getByText(/downloads/).waitFor();
+      // Its own next one, and that of another element, go on with what has begun.
+      await a.evaluate((element) => (element.queuePolicy = "replace"));
+      drawing = draw(a, {});
+      await until(page, () => engines().length === 2);
+      const [next, other] = [draw(a, { seed: 4 }), draw(b, { seed: 5 })];
+      assert.equal((await drawing).code, "cancelled");
+      await b.evaluate((element) => element.load().catch(() => {}) && element.cancel());
+      assert.equal((await other).code, "cancelled");
+      assert.deepEqual(engines().map(({ closed }) => closed), [true, false]);
+      await a.evaluate((element) => element.cancel());
+      assert.equal((await next).code, "cancelled");
+      await until(page, () => engines()[1].closed);
+      // A load is cancelled likewise; then all is as if nothing had been.
+      const load = b.evaluate((element) => element.load().catch(({ code }) => code));
+      await until(page, () => engines().length === 3);
+      await b.evaluate((element) => element.cancel());
+      assert.equal(await load, "cancelled");
+      await until(page, () => engines()[2].closed);
+      release();
+      assert.equal((await draw(b, { seed: 6 })).seed, 6);
+      assert.equal((await draw(a, { seed: 7 })).seed, 7);
+      assert.equal(page.workers().length, 1);
+    }));
 });
 
 describe("in the tree of a page", () => {

@@ -181,6 +181,70 @@ describe("stopping", () => {
       await draw.click();
       await picture("cat").waitFor();
     }));
+
+  after(() => (server.fault = undefined));
+  /** Keeps files of the engine back for ever; answers the first request for one. */
+  const hold = async (page, file, begin) => {
+    server.requests.length = 0;
+    // Not stored: a browser would ask for the rest of it, in several requests.
+    server.fault = ({ path }) => (path.endsWith(file) ? { stall: 100, headers: { "cache-control": "no-store" } } : undefined);
+    await begin();
+    for (;;) {
+      const asked = server.requests.find(({ path }) => path.endsWith(file));
+      if (asked) return asked;
+      await page.waitForTimeout(20);
+    }
+  };
+  /** Waits until the client has hung up, and the worker has ended. */
+  const ended = async (page, asked) => {
+    while (!asked.closed || page.workers().length > 0) await page.waitForTimeout(20);
+  };
+
+  test("a load that is cancelled while the engine arrives ends its downloads, and the next one works", { timeout: PATIENCE }, () =>
+    withPage({ expected: /Failed to load resource/ }, async (page) => {
+      await page.goto(`${server.url}/page/style.css`);
+      for (const [file, method] of [["/worker.js", "load"], ["/pangu_draw_bg.wasm", "load"], ["/pangu_draw_bg.wasm", "open"]]) {
+        const asked = await hold(page, file, () =>
+          page.evaluate(async (method) => {
+            const { Generator } = await import("/pangu-draw.js");
+            const controller = new AbortController();
+            const loading = Generator[method]("/sound/model/", { device: "cpu", signal: controller.signal }).catch(({ name, code }) => [name, code]);
+            window.cancel = () => (controller.abort(), loading);
+          }, method),
+        );
+        assert.deepEqual(await page.evaluate(() => window.cancel()), ["CancelledError", "cancelled"]);
+        await ended(page, asked);
+      }
+      server.fault = undefined;
+      server.requests.length = 0;
+      const again = await page.evaluate(async (request) => {
+        const { Generator } = await import("/pangu-draw.js");
+        const late = await Generator.load("/sound/model/", { signal: AbortSignal.abort() }).catch(({ code }) => code);
+        const generator = await Generator.load("/sound/model/", { device: "cpu", signal: new AbortController().signal });
+        return [late, (await generator.generate(request)).width > 0];
+      }, request);
+      assert.deepEqual(again, ["cancelled", true]);
+      assert.equal(server.requests.filter(({ path }) => path === "/worker.js").length, 1, "what was cancelled before starts nothing");
+    }));
+
+  for (const saveData of [false, true]) {
+    test(`Cancel while the engine arrives, ${saveData ? "on a metered connection, " : ""}then Draw again`, { timeout: PATIENCE }, () =>
+      withPage({}, async (page) => {
+        if (saveData) await page.addInitScript(() => Object.defineProperty(Navigator.prototype, "connection", { value: { saveData: true } }));
+        const { prompt, draw, cancel, picture, status } = ui(page);
+        const asked = await hold(page, ".wasm", () => open(page, server, { device: "cpu", model: "/sound/model/" }));
+        await prompt.fill("cat");
+        await draw.click();
+        await status.getByText("Starting… Your picture follows at once.").waitFor();
+        await cancel.click();
+        await status.getByText("Stopped.").waitFor();
+        await ended(page, asked);
+        assert.ok(await ui(page).error.isHidden());
+        server.fault = undefined;
+        await draw.click();
+        await picture("cat").waitFor();
+      }));
+  }
 });
 
 test("the page lists what the browser keeps of models, and deletes it", { timeout: PATIENCE }, () =>

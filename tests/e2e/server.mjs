@@ -81,9 +81,10 @@ async function send(response, body, line, request) {
  * Everything else is not found.
  *
  * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
- * `requests` lists what was asked for, as `{ path, range, headers, status, sent }`: `range` is `[start, end)`, `sent` the bytes
- * of the body that went out. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
- * headers do. `prelude` is JavaScript that the worker runs before anything else. While it is `down`, nobody gets through to it.
+ * `requests` lists what was asked for, as `{ path, method, range, headers, status, sent, closed }`: `range` is `[start, end)`,
+ * `sent` the bytes of the body that went out, `closed` whether the client has all of it, or wants no more. `elsewhere` is the same
+ * server under another origin, which lets no page read it, unless a fault's headers do. `prelude` is JavaScript that the worker runs
+ * before anything else. While it is `down`, nobody gets through to it.
  */
 export async function serve(www, models) {
   const lines = new Map();
@@ -96,7 +97,8 @@ export async function serve(www, models) {
     const found = await stat(file).catch(() => undefined);
     const size = found?.isFile() ? found.size : 0;
     const { headers } = request;
-    const asked = { path, range: parse(headers.range, size), headers, status: 0, sent: 0 };
+    const asked = { path, method: request.method, range: parse(headers.range, size), headers, status: 0, sent: 0, closed: false };
+    response.on("close", () => (asked.closed = true));
     /** @type {Fault} */
     const fault = tests.fault?.(asked) ?? {};
     tests.requests.push(asked);

@@ -1,10 +1,11 @@
 /** How a drawing is shown while it is made, and what the page suggests to draw. */
 
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, assertAccessible, few, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { Timeline } from "../../www/page/timeline.js";
+import { PATIENCE, ROOT, assertAccessible, few, model, open, start, ui, withPage, work } from "./browser.mjs";
 
 const VOCABULARY = {
   format: 1,
@@ -107,7 +108,7 @@ describe("the panel", () => {
         assert.equal(await film.getByRole("img", { name: words.step }).count(), 4);
         const table = page.getByRole("table", { name: words.table });
         const decoder = table.getByRole("row", { name: words.decoder });
-        assert.match(await decoder.textContent(), /\d.*MB/);
+        assert.match(await decoder.textContent(), /\d.*[kM]B/);
         assert.equal(await table.locator(".beat").count(), 4);
         assert.ok(await page.locator("#fusion").isHidden(), "one model drew");
         await assertAccessible(page);
@@ -145,9 +146,96 @@ describe("the panel", () => {
       const compared = page.locator("#fusion-list").getByRole("img", { name: /weight 0\.50: estimate in step 1$/ });
       await compared.first().waitFor();
       assert.equal(await compared.count(), 2);
-      await page.locator("#fusion-list").getByText("Sketch model 0.50").first().waitFor();
+      await page.locator("#fusion-list").getByText("Outline companion 0.50").first().waitFor();
+      // Of a model that is not the page's own, its maker's name says more.
+      const { name } = JSON.parse(readFileSync(MANIFEST, "utf8"));
+      await page.locator("#fusion-list").getByText(`${name} 0.50`, { exact: true }).first().waitFor();
       await assertAccessible(page);
+      await page.getByRole("button", { name: "中文" }).click();
+      await page.locator("#fusion-list").getByText("轮廓辅助模型 0.50").first().waitFor();
     }));
+
+  const DEFAULT = join(ROOT, "www/models/default/model.json");
+  test("calls the page's own models by what they are for", { timeout: PATIENCE, skip: !existsSync(DEFAULT) }, () =>
+    withPage({}, async (page) => {
+      await page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+      const names = await page.evaluate(async () => {
+        const [{ Generator }, { called, meet }, { choose }] = await Promise.all(["/pangu-draw.js", "/page/cast.js", "/page/i18n.js"].map((path) => import(path)));
+        const generator = await Generator.open("models/default/", { device: "cpu" });
+        const { model } = generator.info();
+        const before = called(model);
+        await meet(generator, { controls: [{ kind: "outline" }], draft: "variation" });
+        const models = [model, "sketch", "variation", "stranger"];
+        const english = models.map(called);
+        choose("zh");
+        return [model, before, english, models.map(called)];
+      });
+      assert.deepEqual(names, [
+        "emoji", "emoji",
+        ["Default model", "Outline companion", "Variation companion", "stranger"],
+        ["默认模型", "轮廓辅助模型", "变体辅助模型", "stranger"],
+      ]);
+    }));
+
+  test("keeps the parts of several models apart", { timeout: PATIENCE }, () =>
+    withPage({}, async (page) => {
+      await open(page, server, query);
+      await ui(page).status.getByText("Ready.").waitFor();
+      // As the engine tells it of models whose decoders are not the same.
+      const heads = await page.evaluate(async () => {
+        const { begin, hearLoad, hearStep } = await import("/page/technique.js");
+        const load = (model, component, bytes) => hearLoad({ model, component, componentLoaded: bytes });
+        begin("home");
+        for (const [model, bytes] of [["home", 1e6], ["sketch", 2e6], ["home", 3e6]]) load(model, "decoder", bytes);
+        const estimates = ["home", "sketch"].map((model) => ({ model, weight: 0.5, picture: null }));
+        hearStep({ stage: "denoise", step: 1, steps: 1, within: 0, sigma: 1, expert: null, insight: { noisy: null, estimates } });
+        document.querySelector("#technique").open = true;
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        return [...document.querySelectorAll("#timeline-parts tr")].map(({ cells: [head, came] }) => [head.textContent, came.textContent.match(/\((.*)\)/)?.[1]]);
+      });
+      const rows = heads.filter(([head]) => / · (home|sketch)$/.test(head));
+      assert.deepEqual(rows, [["Decoder · home", "3.0\u00a0MB"], ["Decoder · sketch", "2.0\u00a0MB"]]);
+    }));
+
+  test("hears from the engine whose part arrives", { timeout: PATIENCE }, () =>
+    withPage({ expected: /Failed to load resource/ }, async (page) => {
+      await page.goto(`${server.url}/page/style.css`);
+      const [name, heard] = await page.evaluate(async () => {
+        const { Generator } = await import("/pangu-draw.js");
+        const heard = new Set();
+        const generator = await Generator.load("/sound/model/", { device: "cpu", all: true, onProgress: ({ model }) => heard.add(model) });
+        return [generator.info().model, [...heard]];
+      });
+      assert.deepEqual(heard, [name]);
+    }));
+});
+
+test("a timeline knows when each part was needed", () => {
+  const load = (timeline, model, component) => timeline.load({ model, component, componentLoaded: 1 }, 1);
+  const step = (timeline, now, more) => timeline.step({ stage: "denoise", sigma: 1, ...more }, now);
+  const estimates = (...models) => ({ noisy: null, estimates: models.map((model) => ({ model, weight: 1, picture: null })) });
+  const needed = (timeline) => Object.fromEntries(timeline.chart().parts.map(({ model, component, needed }) => [`${model} ${component}`, needed && Math.round(needed * 1000)]));
+  const timeline = new Timeline();
+  for (const part of ["text", "structure", "texture", "decoder", "encoder"]) load(timeline, "home", part);
+  for (const part of ["unet", "decoder"]) load(timeline, "other", part);
+  timeline.begin("home", 11);
+  timeline.step({ stage: "text" }, 12);
+  timeline.step({ stage: "denoise" }, 21);
+  step(timeline, 31, { expert: "structure", insight: estimates("home") });
+  step(timeline, 41, { expert: "texture", insight: estimates("home") });
+  timeline.step({ stage: "decode" }, 51);
+  // Alone; the other model was there from a drawing before.
+  assert.deepEqual(needed(timeline), {
+    "home text": 10, "home structure": 20, "home texture": 30, "home decoder": 50, "home encoder": null, "other unet": null, "other decoder": null,
+  });
+  timeline.begin("home", 61);
+  timeline.step({ stage: "denoise" }, 71);
+  step(timeline, 81, { expert: "texture", insight: estimates("home", "other") });
+  timeline.step({ stage: "decode" }, 91);
+  // Together: they meet in pixels from the first step on.
+  assert.deepEqual(needed(timeline), {
+    "home text": 60, "home structure": 70, "home texture": 70, "home decoder": 70, "home encoder": 70, "other unet": 70, "other decoder": 70,
+  });
 });
 
 describe("suggestions", () => {

@@ -60,14 +60,16 @@ function say(key, link) {
 }
 
 /** A file's name that says what is in it. @param {Drawn} drawn @param {string} ending */
-const fileName = ({ prompt, seed }, ending) => `${prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${seed}${ending}`;
+const fileName = ({ prompt, seed }, ending) =>
+  [prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60), seed].filter((part) => part !== undefined).join("-") + ending;
 
 /** Shows what can be done with a picture. @param {Drawn} drawn */
 export function offer(drawn) {
   if (shown !== drawn) say();
   shown = drawn;
   ui.words.textContent = drawn.prompt;
-  ui.keepSeed.textContent = text("keepSeed", { seed: drawn.seed });
+  ui.keepSeed.hidden = drawn.seed === undefined;
+  ui.keepSeed.textContent = text("keepSeed", { seed: drawn.seed ?? "" });
   ui.download.href = drawn.url;
   ui.download.download = fileName(drawn, ".png");
   ui.star.hidden = ui.remove.hidden = drawn.id === undefined;
@@ -152,7 +154,7 @@ async function drawSticker() {
  */
 export function start(fill, removed) {
   take = fill;
-  ui.keepSeed.onclick = () => shown && (ui.seed.value = String(shown.seed));
+  ui.keepSeed.onclick = () => shown && (ui.seed.value = String(shown.seed ?? ""));
   ui.more.onclick = () => {
     ui.moreTools.hidden = !ui.moreTools.hidden;
     ui.more.ariaExpanded = String(!ui.moreTools.hidden);
@@ -169,7 +171,7 @@ export function start(fill, removed) {
   };
   ui.against.onclick = () => {
     if (!shown) return;
-    ui.seed.value = String(shown.seed);
+    ui.seed.value = String(shown.seed ?? "");
     strip.keep(shown);
   };
   ui.copy.onclick = () => handOn("copied", async () => shown && copyPicture(shown.png));

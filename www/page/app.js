@@ -2,7 +2,7 @@
 
 /** @import { DrawOptions, Info, LoadOptions, LoadProgress, Picture, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
-/** @import { Found } from "./recipe.js" */
+/** @import { Found, Recipe } from "./recipe.js" */
 /** @import { Drawn } from "./strip.js" */
 
 import {
@@ -22,6 +22,8 @@ import { paintNoise, paintPixels, paintSmoothly } from "./canvas.js";
 import { fromFile, fromLink, seal } from "./recipe.js";
 import { element } from "./dom.js";
 import * as actions from "./actions.js";
+import * as cast from "./cast.js";
+import * as extras from "./extras.js";
 import * as gallery from "./gallery.js";
 import * as notices from "./notices.js";
 import * as offline from "./offline.js";
@@ -31,7 +33,7 @@ import { learn, surpriseButton } from "./suggestions.js";
 import * as technique from "./technique.js";
 
 const query = new URLSearchParams(location.search);
-const modelUrl = query.get("model") ?? "models/default/";
+const modelUrl = query.get("model") ?? cast.DEFAULT_MODEL;
 /** Steps between two previews of the decoder, where the model has no cheaper one: one takes about as long as a step. */
 const PREVIEW_EVERY = 4;
 /** Strengths of a control that are compared. */
@@ -100,7 +102,7 @@ const ui = {
 let device = ((asked) => (asked === "cpu" || asked === "webgpu" ? asked : "auto"))(query.get("device"));
 /** The model, loaded or on its way. @type {Promise<Generator> | undefined} */
 let loading;
-/** The model, if it was opened without being loaded. @type {Promise<Generator> | undefined} */
+/** The model, if it was opened without being loaded; or on its way there. @type {{ generator: Promise<Generator>, controller: AbortController } | undefined} */
 let opened;
 /** What was loaded. @type {Info | undefined} */
 let info;
@@ -177,7 +179,9 @@ function load() {
 
 /** Opens the model and loads what its first step needs. @param {LoadOptions} options */
 async function start(options) {
-  const generator = await (opened ?? Generator.open(modelUrl, options));
+  const { controller } = opened ?? {};
+  options.signal?.addEventListener("abort", () => controller?.abort());
+  const generator = await (opened?.generator ?? Generator.open(modelUrl, options));
   opened = undefined;
   try {
     await possible(generator);
@@ -349,7 +353,7 @@ function readable() {
   }
   const faulty = /** @type {HTMLInputElement | null} */ (ui.form.querySelector("input:invalid"));
   if (!faulty) return true;
-  fail(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
+  tell(new InvalidError("invalid", faulty.validationMessage, { parameter: faulty.name || faulty.id }));
   for (const panel of ui.form.querySelectorAll("details")) panel.open ||= panel.contains(faulty);
   faulty.focus();
   return false;
@@ -370,6 +374,7 @@ const asked = () => ({
   upsampler: ui.upsampler.value || undefined,
   ...chosenSize(),
   ...steering(numeric(ui.until)),
+  ...extras.settings(),
 });
 
 /**
@@ -388,10 +393,11 @@ async function busy(work) {
     const generator = await load();
     const options = asked();
     await possible(generator, options);
+    await cast.meet(generator, options);
     ui.plate.scrollIntoView({ block: "nearest", behavior: "smooth" });
     await work(options, async (options, say = sayStep) => {
       clearPlate(options);
-      technique.begin();
+      technique.begin(generator.info().model);
       const picture = await generator.generate({
         ...options,
         previewEvery: generator.info().projects ? 0 : PREVIEW_EVERY,
@@ -426,14 +432,20 @@ async function busy(work) {
 
 /** Makes a picture its own file's whole story, keeps it, and shows it. @param {DrawOptions} options @param {Picture} picture */
 async function finish(options, picture) {
-  const { prompt, negativePrompt = "", style, controls = [], init } = options;
-  const drawn = strip.drawn(picture, await seal(picture.png, options), prompt);
-  const named = info?.styles.find(({ id }) => id === style)?.name;
-  const words = [prompt, negativePrompt, named?.en, named?.zh, info?.model, picture.seed].join(" ");
+  const drawn = strip.drawn(picture, await seal(picture.png, options), options.prompt);
   show(drawn);
-  await gallery.keep(drawn, controls.length > 0 || Boolean(init), words);
-  if (shown === drawn) show(drawn);
+  await keep(drawn, options);
   return drawn;
+}
+
+/** Keeps the picture on show in the history. @param {Drawn} drawn @param {DrawOptions | Recipe} from @param {boolean} [opened] */
+async function keep(drawn, from, opened) {
+  const { prompt, negativePrompt, style, controls = [], init } = from;
+  const named = info?.styles.find(({ id }) => id === style)?.name;
+  const model = "model" in from ? from.model : info?.model;
+  const words = [prompt, negativePrompt, named?.en, named?.zh, model, drawn.seed].join(" ");
+  await gallery.keep(drawn, { steered: controls.length > 0 || Boolean(init), words, opened });
+  if (shown === drawn) show(drawn);
 }
 
 const draw = () =>
@@ -573,6 +585,14 @@ async function takeAndShow(found) {
   ui.draw.focus();
 }
 
+/** Shows the picture in a file, and keeps it with those that were drawn. @param {Blob} file @param {Found} found */
+async function showFile(file, { recipe }) {
+  const drawn = await gallery.read(file, recipe);
+  if (!drawn) return;
+  show(drawn);
+  await keep(drawn, recipe, true);
+}
+
 /** Takes what a file says of how it was drawn. @param {Blob} file @param {boolean} [ask] whether it may be wanted for something else */
 async function takeFile(file, ask = false) {
   const found = await fromFile(file).catch(() => null);
@@ -582,7 +602,7 @@ async function takeFile(file, ask = false) {
     return found === null || !ask;
   }
   const wish = ask ? await restore.ask(file, found) : "settings";
-  if (wish === "settings") await takeAndShow(found);
+  if (wish === "settings") await Promise.all([takeAndShow(found), showFile(file, found)]);
   return wish !== "steer";
 }
 
@@ -617,6 +637,9 @@ const PARAMETERS = {
   "t low": "tLow",
   "t-low": "tLow",
   upsampler: "upsampler",
+  "style scale": "styleScale",
+  spacing: "spacing",
+  precision: "precision",
 };
 
 /** What engines and browsers say when there is not enough memory. */
@@ -651,6 +674,11 @@ function fail(error) {
     loading?.then((generator) => generator.dispose(), () => {});
     loading = undefined;
   }
+  tell(error);
+}
+
+/** Explains an error. @param {unknown} error */
+function tell(error) {
   const details = error instanceof PanguDrawError ? error.details : {};
   const parameter = String(details.parameter ?? "");
   sayError = () => {
@@ -712,7 +740,7 @@ function speak() {
   describe();
   speakControls();
   technique.show();
-  for (const part of [actions, gallery, notices, offline, restore, strip]) part.speak();
+  for (const part of [actions, extras, gallery, notices, offline, restore, strip]) part.speak();
   if (ui.kept.open) listKept().catch(fail);
   sayStatus();
   sayError();
@@ -729,8 +757,9 @@ paintNoise(ui.canvas, Math.floor(Math.random() * 2 ** 32));
 axis(0);
 /** Says what a drawing would have to fetch, and waits for somebody to want one. */
 async function wait() {
-  opened = Generator.open(modelUrl, { device });
-  const { fetchBytes } = await (await opened).plan();
+  const controller = new AbortController();
+  opened = { generator: Generator.open(modelUrl, { device, signal: controller.signal }), controller };
+  const { fetchBytes } = await (await opened.generator).plan();
   if (!loading) status("waiting", () => ({ total: megabytes(fetchBytes) }));
 }
 

@@ -2,11 +2,13 @@
 
 /** @import { Entry } from "./history.js" */
 /** @import { Key } from "./i18n.js" */
+/** @import { Recipe } from "./recipe.js" */
 /** @import { Drawn } from "./strip.js" */
 
 import { History, HistoryError, search } from "./history.js";
 import { answered, element } from "./dom.js";
 import { megabytes, number, text } from "./i18n.js";
+import { chunks, sides } from "./png.js";
 import { pixelsOf } from "./canvas.js";
 import { fromFile } from "./recipe.js";
 import { scale } from "./stickers.js";
@@ -15,6 +17,8 @@ import { scale } from "./stickers.js";
 const PAGE = 48;
 /** Longest side of a small picture. */
 const THUMB = 160;
+/** Most pixels of a picture that is opened. */
+const MOST_PIXELS = 5e7;
 
 const ui = {
   count: element("album-count", HTMLElement),
@@ -97,7 +101,7 @@ const refresh = () =>
 /** Those that the search and the filter let through. */
 function found() {
   const { value } = ui.filter;
-  const filtered = entries.filter(({ starred, steered }) => (value === "starred" ? starred : value === "steered" ? steered : true));
+  const filtered = entries.filter((entry) => value === "all" || entry[/** @type {"starred" | "steered" | "opened"} */ (value)]);
   return search(filtered, ui.search.value.trim());
 }
 
@@ -115,7 +119,7 @@ function paint() {
 }
 
 /** A small picture that shows itself large when it is pressed. @param {Entry} entry */
-function small({ id, starred, prompt }) {
+function small({ id, starred, opened = false, prompt }) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   const image = document.createElement("img");
@@ -123,6 +127,7 @@ function small({ id, starred, prompt }) {
   button.dataset.id = String(id);
   button.dataset.prompt = prompt;
   button.classList.toggle("starred", starred);
+  button.classList.toggle("opened", opened);
   button.ariaCurrent = String(id === shownId);
   button.onclick = () => open(id);
   image.alt = "";
@@ -184,22 +189,65 @@ async function thumbnail(png) {
 }
 
 /**
- * Keeps a finished picture, and gives it its key.
+ * The picture in a file that was opened; nothing, if it cannot be shown.
+ *
+ * @param {Blob} file
+ * @param {Recipe} recipe what the file says of how it was drawn
+ * @returns {Promise<Drawn | undefined>}
+ */
+export async function read(file, { prompt = "", seed }) {
+  try {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const { width, height } = sides(chunks(bytes));
+    if (width * height > MOST_PIXELS) throw new RangeError(`${width} x ${height} pixels`);
+    // A copy: the file on the disk may be gone when it is wanted again.
+    const png = new Blob([bytes], { type: "image/png" });
+    (await createImageBitmap(png)).close();
+    return { prompt, seed, width, height, png, url: URL.createObjectURL(png) };
+  } catch {
+    note("openedUnseen");
+    return undefined;
+  }
+}
+
+/** The kept picture that is the same to the byte. @param {History} history @param {Drawn} drawn @param {ArrayBuffer} file */
+async function twin(history, drawn, file) {
+  const bytes = new Uint8Array(file);
+  const { entries } = await history.list();
+  for (const entry of entries) {
+    if ((/** @type {const} */ (["prompt", "seed", "width", "height"])).some((name) => entry[name] !== drawn[name])) continue;
+    const kept = await history.file(entry.id).catch(() => new ArrayBuffer(0));
+    if (kept.byteLength === bytes.length && new Uint8Array(kept).every((byte, at) => byte === bytes[at])) return entry;
+  }
+  return undefined;
+}
+
+/** Ends when what came before is kept: the same file may be opened twice in a row. @type {Promise<unknown>} */
+let keeping = Promise.resolve();
+
+/**
+ * Keeps a finished picture, and gives it its key. What was opened is kept once.
  *
  * @param {Drawn} drawn
- * @param {boolean} steered
- * @param {string} words what a search looks through
+ * @param {{ steered: boolean, words: string, opened?: boolean }} about `words`: what a search looks through
  */
-export const keep = (drawn, steered, words) =>
-  attempt(async () => {
-    const history = await opened;
-    const { prompt, seed, width, height, png } = drawn;
-    const files = { file: await png.arrayBuffer(), thumb: await thumbnail(png) };
-    const entry = { time: Date.now(), starred: false, steered, prompt, words, seed, width, height };
-    drawn.id = (await history.keep(entry, files)).id;
-    note();
-    await refresh();
-  });
+export function keep(drawn, { steered, words, opened: was = false }) {
+  const kept = keeping.then(() =>
+    attempt(async () => {
+      const history = await opened;
+      const { prompt, seed, width, height, png } = drawn;
+      const file = await png.arrayBuffer();
+      const before = was ? await twin(history, drawn, file) : undefined;
+      const entry = { time: Date.now(), starred: false, steered, opened: was, prompt, words, seed, width, height };
+      const { id, starred } = before ?? (await history.keep(entry, { file, thumb: await thumbnail(png) }));
+      Object.assign(drawn, { id, starred });
+      note();
+      await refresh();
+    }),
+  );
+  keeping = kept.catch(() => {});
+  return kept;
+}
 
 /** Gives a picture a star, or takes it. @param {Drawn} drawn */
 export const star = (drawn) =>
@@ -245,8 +293,10 @@ export function speak() {
     size: megabytes(entries.reduce((sum, { bytes }) => sum + bytes, 0)),
   });
   for (const button of ui.list.querySelectorAll("button")) {
-    const key = button.classList.contains("starred") ? "recallStarred" : "recall";
-    button.setAttribute("aria-label", text(key, { prompt: button.dataset.prompt ?? "" }));
+    const marks = (/** @type {const} */ (["starred", "opened"])).filter((mark) => button.classList.contains(mark));
+    const said = marks.map((mark) => text(mark === "starred" ? "recallStarred" : "recallOpened")).join("");
+    button.setAttribute("aria-label", text("recall", { marks: said, prompt: button.dataset.prompt ?? "" }));
+    button.title = marks.includes("opened") ? text("openedFile") : "";
   }
   sayNote();
 }

@@ -3,9 +3,9 @@
 import { PanguDrawError } from "../engine.js";
 
 /**
- * A kept picture without its file. `words` is what a search looks through.
+ * A kept picture without its file. `words` is what a search looks through; `opened` ones came as a file, which need not name a seed.
  *
- * @typedef {{ id: number, time: number, starred: boolean, steered: boolean, prompt: string, words: string, seed: number, width: number, height: number, bytes: number }} Entry
+ * @typedef {{ id: number, time: number, starred: boolean, steered: boolean, opened?: boolean, prompt: string, words: string, seed?: number, width: number, height: number, bytes: number }} Entry
  */
 /** @typedef {{ file: ArrayBuffer, thumb: ArrayBuffer }} Files */
 /** What can be put back. @typedef {{ entry: Entry, files: Files }} Removed */
@@ -41,10 +41,10 @@ const told = (error) => {
 /** @param {unknown} value @returns {value is Entry} */
 function isEntry(value) {
   const entry = /** @type {Partial<Record<keyof Entry, unknown>>} */ (value ?? {});
-  const numbers = [entry.id, entry.time, entry.seed, entry.width, entry.height, entry.bytes];
+  const numbers = [entry.id, entry.time, entry.seed ?? 0, entry.width, entry.height, entry.bytes];
   return (
     numbers.every((number) => Number.isSafeInteger(number)) &&
-    [entry.starred, entry.steered].every((flag) => typeof flag === "boolean") &&
+    [entry.starred, entry.steered, entry.opened ?? false].every((flag) => typeof flag === "boolean") &&
     [entry.prompt, entry.words].every((text) => typeof text === "string")
   );
 }

@@ -90,12 +90,17 @@ const TEXTS = {
   two_way: { en: "Two ways", zh: "双向" },
   renoised: { en: "Renoised", zh: "重新加噪" },
   one_way: { en: "One way", zh: "单向" },
-  until: { en: "Steers until", zh: "引导到" },
+  until: { en: "Steers until", zh: "引导截至" },
+  untilHint: { en: "0 to 1", zh: "0 到 1" },
   tLow: { en: "Draft until step T", zh: "草图到时间步 T" },
   upsampler: { en: "Enlarging", zh: "放大方式" },
   nearest: { en: "Nearest", zh: "最近邻" },
   bicubic: { en: "Bicubic", zh: "双三次" },
   lanczos: { en: "Lanczos", zh: "Lanczos" },
+  extras: { en: "Also in use: {list}.", zh: "另外还用到：{list}。" },
+  styleScale: { en: "Style guidance", zh: "风格引导强度" },
+  spacing: { en: "Step spacing", zh: "时间步间距" },
+  precision: { en: "Precision", zh: "运算精度" },
   draw: { en: "Draw", zh: "绘制" },
   cancel: { en: "Cancel", zh: "取消" },
   download: { en: "Download PNG", zh: "下载 PNG" },
@@ -124,7 +129,7 @@ const TEXTS = {
   starred: { en: "★ Starred", zh: "★ 已收藏" },
   more: { en: "More", zh: "更多" },
   take: { en: "Take its settings", zh: "套用它的设置" },
-  against: { en: "Compare with…", zh: "与…比较" },
+  against: { en: "Compare with the next", zh: "与下一张比较" },
   makeSticker: { en: "Make a sticker", zh: "做成贴纸" },
   copy: { en: "Copy", zh: "复制" },
   share: { en: "Share a link", zh: "分享链接" },
@@ -147,6 +152,10 @@ const TEXTS = {
 
   opened: { en: "This picture knows how it was drawn", zh: "这张图记得自己是怎样画的" },
   openedSteer: { en: "Use it as: {kind}", zh: "用作{kind}" },
+  openedUnseen: {
+    en: "The settings in the file are filled in, but its picture cannot be shown: it is damaged or too large.",
+    zh: "已填入文件中的设置，但其中的图片无法显示：已损坏或过大。",
+  },
   openFile: { en: "Open a PNG", zh: "打开 PNG" },
   taken: { en: "Filled in as it was drawn. Draw makes the same picture again.", zh: "已按原样填好。按“绘制”会画出同一张图。" },
   takenPart: { en: "Filled in from the picture.", zh: "已按图片填好。" },
@@ -170,6 +179,7 @@ const TEXTS = {
   albumAll: { en: "Everything", zh: "全部" },
   albumStarred: { en: "Starred", zh: "已收藏" },
   albumSteered: { en: "Steered by pictures", zh: "用图片引导的" },
+  albumOpened: { en: "Opened from files", zh: "从文件打开的" },
   albumEmpty: {
     en: "What you draw is kept here, in this browser only. A PNG that was drawn here brings its settings back: drop it on the page, paste it, or open it.",
     zh: "你画的图会保存在这里，只在此浏览器中。在这里画的 PNG 可以恢复它的设置：拖到页面上、粘贴，或者打开它。",
@@ -192,8 +202,10 @@ const TEXTS = {
     en: "The browser keeps no pictures for this page, perhaps because the window is private. What you draw is here until the page is closed.",
     zh: "浏览器没有为此页面保存图片，可能是隐私窗口。画好的图在关闭页面前一直在这里。",
   },
-  recall: { en: "Show again: {prompt}", zh: "再次显示：{prompt}" },
-  recallStarred: { en: "Show again, starred: {prompt}", zh: "再次显示（已收藏）：{prompt}" },
+  recall: { en: "Show again{marks}: {prompt}", zh: "再次显示{marks}：{prompt}" },
+  recallStarred: { en: ", starred", zh: "（已收藏）" },
+  recallOpened: { en: ", opened from a file", zh: "（从文件打开）" },
+  openedFile: { en: "Opened from a file", zh: "从文件打开" },
 
   technique: { en: "How it was drawn", zh: "绘制过程" },
   film: { en: "Step by step", zh: "逐步" },
@@ -212,8 +224,9 @@ const TEXTS = {
   },
   fusionStep: { en: "Step {step}", zh: "第 {step} 步" },
   fusionEstimate: { en: "{model}, weight {weight}: estimate in step {step}", zh: "{model}，权重 {weight}：第 {step} 步的估计" },
-  modelSketch: { en: "Sketch model", zh: "草图模型" },
-  modelVariation: { en: "Variation model", zh: "变体模型" },
+  defaultModel: { en: "Default model", zh: "默认模型" },
+  companionOutline: { en: "Outline companion", zh: "轮廓辅助模型" },
+  companionVariation: { en: "Variation companion", zh: "变体辅助模型" },
   timeline: { en: "Downloads and steps", zh: "下载与步骤" },
   timelineHint: {
     en: "When each part of the model came, and when it was needed: drawing does not wait for all of it. Times in seconds.",
@@ -400,8 +413,8 @@ export function translate(root) {
   }
 }
 
-/** A byte count as megabytes, as a person reads it. @param {number} bytes */
-export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e6 ? 3 : 2)} MB`;
+/** A byte count as a person reads it. @param {number} bytes */
+export const megabytes = (bytes) => (bytes < 1e6 ? `${number(bytes / 1e3, 0)} kB` : `${number(bytes / 1e6, bytes < 1e8 ? 1 : 0)} MB`);
 
 /** @param {number} value @param {number} digits */
 export const number = (value, digits) =>

@@ -163,6 +163,12 @@ export async function withText(bytes, keyword, text) {
   return file(others.toSpliced(at, 0, { type: "iTXt", data }));
 }
 
+/** The sides that a file's header tells. @param {Chunk[]} chunks */
+export function sides([{ data }]) {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  return { width: view.getUint32(0), height: view.getUint32(4) };
+}
+
 /** Paeth's predictor: of left, above and above left, what is nearest to their plane. @param {number} a @param {number} b @param {number} c */
 function paeth(a, b, c) {
   const [toA, toB, toC] = [Math.abs(b - c), Math.abs(a - c), Math.abs(a + b - 2 * c)];
@@ -200,11 +206,9 @@ export async function encode({ width, height, rgba }) {
 /** The pixels of a file that {@link encode} made. @param {Bytes} bytes @returns {Promise<Pixels>} */
 export async function decode(bytes) {
   const parts = chunks(bytes);
-  const header = parts[0].data;
-  const view = new DataView(header.buffer, header.byteOffset);
-  const [width, height] = [view.getUint32(0), view.getUint32(4)];
+  const { width, height } = sides(parts);
   if (!(width > 0 && height > 0 && Math.max(width, height) <= MOST_SIDE)) throw damaged(`is ${width}x${height}`);
-  if (String(header.subarray(8)) !== "8,6,0,0,0") throw damaged("is not plain RGBA");
+  if (String(parts[0].data.subarray(8)) !== "8,6,0,0,0") throw damaged("is not plain RGBA");
   const row = 4 * width;
   const length = (row + 1) * height;
   const packed = new Blob(parts.filter(({ type }) => type === "IDAT").map(({ data }) => data));

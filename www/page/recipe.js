@@ -18,6 +18,7 @@ import { chunks, decode, encode, texts, withText } from "./png.js";
  *   model?: string, prompt?: string, negativePrompt?: string, style?: string, seed?: number, steps?: number, guidanceScale?: number,
  *   sampler?: string, width?: number, height?: number, background?: string, exchange?: string, until?: number, tLow?: number,
  *   upsampler?: string, strength?: number, controls?: Control[], init?: Pixels, mask?: Pixels, draft?: ControlKind,
+ *   styleScale?: number, spacing?: string, precision?: "f16" | "f32",
  * }} Recipe
  */
 /** A recipe, the names of what was there but is not in it, and where it comes from, if not out of a picture drawn here. @typedef {{ recipe: Recipe, left: string[], from?: "link" | "tool" }} Found */
@@ -45,6 +46,9 @@ export const NAMES = {
   upsampler: "upsampler",
   draft: "drawsDraft",
   falloff: "falloff",
+  styleScale: "styleScale",
+  spacing: "spacing",
+  precision: "precision",
 };
 
 /** Where a file keeps its settings as JSON, where its pictures, and where other tools (and older files of this one) keep theirs. */
@@ -64,6 +68,9 @@ const whole = (least, most) => (/** @type {unknown} */ value) => Number.isSafeIn
 /** @param {number} least @param {number} most */
 const between = (least, most) => (/** @type {unknown} */ value) => typeof value === "number" && value >= least && value <= most;
 
+/** @param {string[]} names */
+const oneOf = (...names) => (/** @type {unknown} */ value) => typeof value === "string" && names.includes(value);
+
 /** What each plain value may be. @type {Record<string, (value: unknown) => boolean>} */
 const FIELDS = {
   model: words(200),
@@ -81,9 +88,14 @@ const FIELDS = {
   until: between(0, 1),
   tLow: between(0, 1e6),
   upsampler: words(100),
+  styleScale: between(0, 50),
+  spacing: oneOf("leading", "linspace", "trailing", "karras", "exponential"),
+  precision: oneOf("f16", "f32"),
 };
+/** What this project's settings hold; what a newer version adds is told, not passed over. */
+const KNOWN = new Set([...Object.keys(FIELDS), "controls", "init", "draft"]);
 /** Those that a link holds: all of them. They are numbers here, and texts there. */
-const NUMBERS = new Set(["seed", "steps", "guidanceScale", "width", "height", "until", "tLow"]);
+const NUMBERS = new Set(["seed", "steps", "guidanceScale", "width", "height", "until", "tLow", "styleScale"]);
 
 /** @param {string} why */
 const damaged = (why) => new InvalidError("invalid", `settings: ${why}`, { parameter: "image" });
@@ -146,7 +158,8 @@ async function dataUrl(pixels) {
 async function fromSettings(settings, pictures) {
   const draft = object(settings.draft);
   // No style is a choice, too, where a model has one of its own.
-  const { recipe, left } = plain({ ...settings, style: settings.style ?? "", tLow: draft.tLow });
+  const { recipe, left } = plain({ ...settings, style: settings.style ?? "", tLow: draft.tLow ?? settings.tLow });
+  left.push(...Object.keys(settings).filter((name) => !KNOWN.has(name)));
   if (isKind(draft.model)) recipe.draft = draft.model;
   else if (draft.model) left.push("draft");
   const given = Array.isArray(pictures.controls) ? pictures.controls : [];
@@ -181,6 +194,19 @@ const SAMPLERS = {
   DDIM: "ddim",
   LCM: "lcm",
 };
+/** What else such a text names, and what it is called here; the last two are this project's own. @type {Record<string, string>} */
+const NUMBERED = { Steps: "steps", "CFG scale": "guidanceScale", Seed: "seed", "Style guidance": "styleScale", "Draft until": "tLow" };
+/** @type {Record<string, string>} */
+const NAMED = { Model: "model", Style: "style", Background: "background", Spacing: "spacing" };
+
+/** A value without the quotes that its commas needed. @param {string} value */
+function unquoted(value) {
+  try {
+    return value.startsWith('"') ? String(JSON.parse(value)) : value;
+  } catch {
+    return value;
+  }
+}
 
 /**
  * Reads parameters as AUTOMATIC1111's web UI writes them: the prompt, `Negative prompt: ...`, and a last line of names and values.
@@ -198,15 +224,17 @@ export function fromParameters(text) {
   /** @type {Record<string, unknown>} */
   const given = { prompt: lines.slice(0, end).join("\n").trim(), negativePrompt: without.trim() };
   const left = [];
-  for (const [, name, value] of lines[last].matchAll(/([A-Za-z][\w \-/]{0,60}): *("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)/g)) {
+  for (const [, name, written] of lines[last].matchAll(/([A-Za-z][\w \-/]{0,60}): *("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)/g)) {
+    const value = unquoted(written);
     const [, width, height] = /^(\d+)x(\d+)$/.exec(value) ?? [];
-    if (name === "Steps") given.steps = Number(value);
-    else if (name === "CFG scale") given.guidanceScale = Number(value);
-    else if (name === "Seed") given.seed = Number(value);
-    else if (name === "Model") given.model = value;
+    if (Object.hasOwn(NUMBERED, name)) given[NUMBERED[name]] = Number(value);
+    else if (Object.hasOwn(NAMED, name)) given[NAMED[name]] = value;
+    else if (name === "Schedule type" && /^(Karras|Exponential)$/.test(value)) given.spacing = value.toLowerCase();
     else if (name === "Size") Object.assign(given, { width: Number(width), height: Number(height) });
     // It may be a name that this project gave it.
     else if (name === "Sampler") given.sampler = SAMPLERS[value] ?? value;
+    // No style is a choice, too, where a model has one of its own.
+    else if (name === "Version" && value.startsWith("PanGu-Draw ")) given.style ??= "";
     else if (name !== "Model hash" && name !== "Version") left.push(name);
   }
   const found = plain(given);
@@ -268,6 +296,7 @@ export function fromLink(fragment) {
 /** What is compared of two recipes, in the order of the form. */
 const COMPARED = /** @type {const} */ ([
   "model", "prompt", "negativePrompt", "style", "background", "seed", "steps", "guidanceScale", "sampler", "exchange", "tLow", "upsampler", "strength", "draft",
+  "styleScale", "spacing", "precision",
 ]);
 
 /**

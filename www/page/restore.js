@@ -8,6 +8,7 @@ import { NAMES } from "./recipe.js";
 import { element } from "./dom.js";
 import { text } from "./i18n.js";
 import * as controls from "./controls.js";
+import * as extras from "./extras.js";
 
 const ui = {
   prompt: element("prompt", HTMLTextAreaElement),
@@ -124,7 +125,7 @@ export async function fill(recipe, info) {
   const left = done.filter(([, value, taken]) => value !== undefined && value !== "" && !taken).map(([name]) => name);
   // What they have in common is said once.
   const own = untils.length > 1 ? steered : steered.map(({ until: _, ...control }) => control);
-  return [...left, ...(await controls.restore({ ...recipe, controls: own }))];
+  return [...left, ...extras.fill(recipe, info), ...(await controls.restore({ ...recipe, controls: own }))];
 }
 
 /**

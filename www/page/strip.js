@@ -8,9 +8,10 @@ import { current, number, text } from "./i18n.js";
 import { element } from "./dom.js";
 
 /**
- * A finished picture on the page. `png` is its file with everything in it; `id` is its key in the history.
+ * A finished picture on the page. `png` is its file with everything in it; `id` is its key in the history. A file that was opened
+ * need not name a seed.
  *
- * @typedef {{ prompt: string, seed: number, width: number, height: number, url: string, png: Blob, id?: number, starred?: boolean }} Drawn
+ * @typedef {{ prompt: string, seed?: number, width: number, height: number, url: string, png: Blob, id?: number, starred?: boolean }} Drawn
  */
 /** What a row of pictures is: `pair` compares the first one with the second. @typedef {"variations" | "strengths" | "pair"} Kind */
 

@@ -3,6 +3,7 @@
 /** @import { LoadProgress, Pixels, StepProgress } from "../types.js" */
 /** @import { Key } from "./i18n.js" */
 
+import { called } from "./cast.js";
 import { paintPixels, paintSmoothly } from "./canvas.js";
 import { element } from "./dom.js";
 import { megabytes, number, text } from "./i18n.js";
@@ -40,18 +41,16 @@ const PARTS = {
   controlnet: "partControlnet",
   picture: "partPicture",
 };
-/** @type {Record<string, Key>} */
-const MODELS = { sketch: "modelSketch", variation: "modelVariation" };
-/** A name that the page knows, or what the model's author wrote. @param {Record<string, Key>} names @param {string} name */
-const called = (names, name) => (Object.hasOwn(names, name) ? text(names[name]) : name);
+/** A part's name, if the page knows its role, or what the model's author calls it. @param {string} role */
+const part = (role) => (Object.hasOwn(PARTS, role) ? text(PARTS[role]) : role);
 
 /** Hears of what arrives. @param {LoadProgress} progress */
 export const hearLoad = (progress) => timeline.load(progress);
 
-/** A drawing begins. */
-export function begin() {
+/** A drawing begins. @param {string} home the model that it is asked of */
+export function begin(home) {
   told = [];
-  timeline.begin();
+  timeline.begin(home);
 }
 
 /** Hears of a drawing's progress. @param {StepProgress} progress */
@@ -125,10 +124,12 @@ function showFusion() {
       const item = document.createElement("li");
       item.append(make("span", text("fusionStep", { step }), "step"));
       for (const { model, weight, picture: pixels } of insight?.estimates ?? []) {
-        const values = { model: called(MODELS, model), weight: number(weight, 2), step };
+        const values = { model: called(model), weight: number(weight, 2), step };
         const figure = make("div", "", "estimate");
         if (pixels) figure.append(picture(pixels, text("fusionEstimate", values), paintSmoothly));
-        figure.append(make("span", `${values.model} ${values.weight}`));
+        const caption = make("span");
+        caption.append(make("span", values.model), " ", make("span", values.weight));
+        figure.append(caption);
         item.append(figure);
       }
       return item;
@@ -158,10 +159,11 @@ function showTimeline() {
     return made;
   };
   const seconds = (/** @type {number} */ time) => number(time, 1);
-  const parts = chart.parts.map(({ component, from, to, bytes, needed }) => {
-    const came = `${seconds(from)}–${seconds(to)} (${megabytes(bytes)})`;
+  const several = new Set(chart.parts.map(({ model }) => model)).size > 1;
+  const parts = chart.parts.map(({ model, component, from, to, bytes, needed }) => {
+    const came = `${seconds(from)}–${seconds(to)} (${megabytes(bytes).replace(" ", "\u00a0")})`;
     const marks = [mark("came", { from, to }), ...(needed === null ? [] : [mark("needed", { from: needed })])];
-    return row(called(PARTS, component), [came, needed === null ? "–" : seconds(needed)], marks);
+    return row(several ? `${part(component)} · ${called(model)}` : part(component), [came, needed === null ? "–" : seconds(needed)], marks);
   });
   const ticks = chart.steps.map(({ at, expert }) => mark(`beat ${expert ?? ""}`, { from: at }));
   const [first, last] = [chart.steps[0], chart.steps[chart.steps.length - 1]];

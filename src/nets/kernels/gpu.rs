@@ -1,9 +1,10 @@
 //! The kernels of [packed](crate::weights::packed) weights on a GPU.
 //!
 //! A product and a convolution are the same kernel but for where the factor beside the weights comes from: a work group
-//! computes a tile of 64 x 64 outputs, block by block along the sum. Its 64 units bring a block of 64 rows of either
-//! factor into shared memory, the weights out of their codes, and each unit then sums 8 x 8 outputs. That is what every
-//! WebGPU device allows: at most 256 units, 16 KiB of shared memory, 4 of 8 buffers.
+//! computes a tile of at most 64 x 64 outputs, block by block along the sum. Its 64 units bring a block of as many rows of
+//! either factor into shared memory, the weights out of their codes, and each unit then sums at most 8 x 8 outputs. That is
+//! what every WebGPU device allows: at most 256 units, 16 KiB of shared memory, 4 of 8 buffers. Tiles are no larger than they
+//! must be, so that 77 rows are two tiles of 40, and not of 64.
 //!
 //! Both factors and the products of four neighbours are in the type of the one beside the weights, f16 or f32; the sums over
 //! these products are in f32.
@@ -22,12 +23,10 @@ use burn_cubecl::{
 };
 use half::f16;
 
-/// Outputs along either side of a work group's tile, and its units: one for each row that is brought in.
+/// Most outputs along either side of a work group's tile, and its units: one for each row that is brought in.
 const TILE: usize = 64;
 /// Units along either side of a work group.
 const UNITS: usize = 8;
-/// Outputs of a unit along either side.
-const EACH: usize = TILE / UNITS;
 /// Numbers that are read from shared memory at once.
 type Four<F> = Vector<F, Const<4>>;
 /// Fours in a block.
@@ -46,9 +45,10 @@ fn multiply_in<F: Float + CubeElement>(x: CubeTensor, weight: CubeTensor, output
     let [rows, input]: [usize; 2] = x.meta.shape().dims();
     let bits = bits(&weight, output * input);
     let y = empty(&x, [rows, output].into(), x.dtype);
+    let each = Each { rows: each(rows), columns: each(output) };
     multiply_kernel::launch::<F>(
         &x.client.clone(),
-        tiles(output, rows),
+        each.tiles(rows, output),
         CubeDim::new_1d(TILE as u32),
         x.into_buffer_arg(),
         weight.into_buffer_arg(),
@@ -56,6 +56,7 @@ fn multiply_in<F: Float + CubeElement>(x: CubeTensor, weight: CubeTensor, output
         rows,
         output,
         input / BLOCK,
+        each,
         bits,
     );
     y
@@ -82,9 +83,11 @@ fn convolve_in<F: Float + CubeElement>(
     let taps = channels * window.kernel[0] * window.kernel[1];
     let bits = bits(&weight, output * taps);
     let y = empty(&x, [batch, output, out_height, out_width].into(), x.dtype);
+    let pixels = batch * out_height * out_width;
+    let each = Each { rows: each(output), columns: each(pixels) };
     convolve_kernel::launch::<F>(
         &x.client.clone(),
-        tiles(batch * out_height * out_width, output),
+        each.tiles(output, pixels),
         CubeDim::new_1d(TILE as u32),
         x.into_buffer_arg(),
         weight.into_buffer_arg(),
@@ -99,6 +102,7 @@ fn convolve_in<F: Float + CubeElement>(
         out_height,
         out_width,
         window,
+        each,
         bits,
     );
     y
@@ -139,9 +143,24 @@ fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
-/// Work groups for the tiles of `columns` by `rows` outputs.
-fn tiles(columns: usize, rows: usize) -> CubeCount {
-    CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1)
+/// Outputs of a unit along either side of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Each {
+    rows: usize,
+    columns: usize,
+}
+
+impl Each {
+    /// Work groups for `rows` x `columns` outputs.
+    fn tiles(self, rows: usize, columns: usize) -> CubeCount {
+        let count = |outputs: usize, each: usize| outputs.div_ceil(each * UNITS) as u32;
+        CubeCount::Static(count(columns, self.columns), count(rows, self.rows), 1)
+    }
+}
+
+/// Outputs of a unit along a side of `outputs`: as few as make no more tiles.
+fn each(outputs: usize) -> usize {
+    outputs.div_ceil(outputs.div_ceil(TILE) * UNITS)
 }
 
 /// The scale of a block; `scales` is the index of the first.
@@ -205,7 +224,7 @@ fn place(row: usize, i: usize) -> usize {
     row * FOURS + (i ^ (row % FOURS))
 }
 
-/// Brings block `block` of the unit's row of weights into `tile`; rows beyond the last are zero.
+/// Brings block `block` of the unit's row of weights into `tile`, of which the unit has one; rows beyond the last are zero.
 #[cube]
 fn bring_weights<F: Float>(
     words: &[u32],
@@ -260,22 +279,38 @@ fn bring_zeros<F: Float>(tile: &mut Shared<[Four<F>]>) {
     }
 }
 
+/// The outputs of a unit, before anything is added.
+#[cube]
+fn zeros(#[comptime] each: Each) -> Array<f32> {
+    let mut sums = Array::<f32>::new(comptime![each.rows * each.columns]);
+    #[unroll]
+    for i in 0..comptime![each.rows * each.columns] {
+        sums[i] = f32::new(0.0);
+    }
+    sums
+}
+
 /// Adds to a unit's outputs what one block of either factor gives. The outputs are [`UNITS`] apart along both sides.
 #[cube]
-fn add_products<F: Float>(sums: &mut Array<f32>, rows: &Shared<[Four<F>]>, columns: &Shared<[Four<F>]>) {
+fn add_products<F: Float>(
+    sums: &mut Array<f32>,
+    rows: &Shared<[Four<F>]>,
+    columns: &Shared<[Four<F>]>,
+    #[comptime] each: Each,
+) {
     let (row, column) = (UNIT_POS as usize / UNITS, UNIT_POS as usize % UNITS);
-    let mut left = Array::<Four<F>>::new(EACH);
+    let mut left = Array::<Four<F>>::new(comptime![each.rows]);
     for k in 0..FOURS {
         #[unroll]
-        for i in 0..EACH {
+        for i in 0..comptime![each.rows] {
             left[i] = rows[place(row + i * UNITS, k)];
         }
         #[unroll]
-        for j in 0..EACH {
+        for j in 0..comptime![each.columns] {
             let right = columns[place(column + j * UNITS, k)];
             #[unroll]
-            for i in 0..EACH {
-                sums[i * EACH + j] += f32::cast_from(left[i].dot(right));
+            for i in 0..comptime![each.rows] {
+                sums[i * comptime![each.columns] + j] += f32::cast_from(left[i].dot(right));
             }
         }
     }
@@ -289,40 +324,43 @@ fn multiply_kernel<F: Float>(
     rows: usize,
     output: usize,
     blocks: usize,
+    #[comptime] each: Each,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
-    let mut of_weights = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
-    let mut sums = Array::<f32>::new(EACH * EACH);
-    let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
-    #[unroll]
-    for i in 0..EACH * EACH {
-        sums[i] = f32::new(0.0);
-    }
+    let (height, width) = (comptime![each.rows * UNITS], comptime![each.columns * UNITS]);
+    let mut of_x = Shared::<[Four<F>]>::new_slice(comptime![each.rows * UNITS * FOURS]);
+    let mut of_weights = Shared::<[Four<F>]>::new_slice(comptime![each.columns * UNITS * FOURS]);
+    let mut sums = zeros(each);
+    let (first_row, first_column) = (CUBE_POS_Y as usize * height, CUBE_POS_X as usize * width);
+    let lane = UNIT_POS as usize;
     for block in 0..blocks {
-        bring_weights::<F>(words, &mut of_weights, first_column, output, block, blocks, bits);
-        let row = first_row + UNIT_POS as usize;
-        if row < rows {
-            #[unroll]
-            for i in 0..FOURS {
-                let at = (row * blocks + block) * BLOCK + i * 4;
-                of_x[place(UNIT_POS as usize, i)] = four::<F>(x[at], x[at + 1], x[at + 2], x[at + 3]);
+        if lane < width {
+            bring_weights::<F>(words, &mut of_weights, first_column, output, block, blocks, bits);
+        }
+        let row = first_row + lane;
+        if lane < height {
+            if row < rows {
+                #[unroll]
+                for i in 0..FOURS {
+                    let at = (row * blocks + block) * BLOCK + i * 4;
+                    of_x[place(lane, i)] = four::<F>(x[at], x[at + 1], x[at + 2], x[at + 3]);
+                }
+            } else {
+                bring_zeros::<F>(&mut of_x);
             }
-        } else {
-            bring_zeros::<F>(&mut of_x);
         }
         sync_cube();
-        add_products::<F>(&mut sums, &of_x, &of_weights);
+        add_products::<F>(&mut sums, &of_x, &of_weights, each);
         sync_cube();
     }
     #[unroll]
-    for i in 0..EACH {
-        let row = first_row + UNIT_POS as usize / UNITS + i * UNITS;
+    for i in 0..comptime![each.rows] {
+        let row = first_row + lane / UNITS + i * UNITS;
         #[unroll]
-        for j in 0..EACH {
-            let column = first_column + UNIT_POS as usize % UNITS + j * UNITS;
+        for j in 0..comptime![each.columns] {
+            let column = first_column + lane % UNITS + j * UNITS;
             if row < rows && column < output {
-                y[row * output + column] = F::cast_from(sums[i * EACH + j]);
+                y[row * output + column] = F::cast_from(sums[i * comptime![each.columns] + j]);
             }
         }
     }
@@ -344,21 +382,20 @@ fn convolve_kernel<F: Float>(
     out_height: usize,
     out_width: usize,
     #[comptime] window: Window,
+    #[comptime] each: Each,
     #[comptime] bits: u32,
 ) {
-    let mut of_x = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
-    let mut of_weights = Shared::<[Four<F>]>::new_slice(TILE * FOURS);
-    let mut sums = Array::<f32>::new(EACH * EACH);
-    let (first_channel, first_pixel) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
+    let (tile_height, tile_width) = (comptime![each.rows * UNITS], comptime![each.columns * UNITS]);
+    let mut of_weights = Shared::<[Four<F>]>::new_slice(comptime![each.rows * UNITS * FOURS]);
+    let mut of_x = Shared::<[Four<F>]>::new_slice(comptime![each.columns * UNITS * FOURS]);
+    let mut sums = zeros(each);
+    let (first_channel, first_pixel) = (CUBE_POS_Y as usize * tile_height, CUBE_POS_X as usize * tile_width);
+    let lane = UNIT_POS as usize;
     let plane = out_height * out_width;
     let pixels = batch * plane;
-    #[unroll]
-    for i in 0..EACH * EACH {
-        sums[i] = f32::new(0.0);
-    }
     // The output pixel whose inputs the unit brings in. Its window may begin before the first row or column: numbers
     // without sign then wrap around, beyond the last.
-    let pixel = first_pixel + UNIT_POS as usize;
+    let pixel = first_pixel + lane;
     let sample = pixel / plane;
     let at = pixel % plane;
     let top = (at / out_width * comptime![window.stride[0]]) as u32 - comptime![window.padding[0] as u32];
@@ -366,38 +403,42 @@ fn convolve_kernel<F: Float>(
     let taps = comptime![window.kernel[0] * window.kernel[1]];
     let kernel_width = comptime![window.kernel[1]];
     for block in 0..blocks {
-        bring_weights::<F>(words, &mut of_weights, first_channel, output, block, blocks, bits);
-        #[unroll]
-        for i in 0..FOURS {
-            let mut seen = Four::<F>::new(F::new(0.0));
-            if pixel < pixels {
-                #[unroll]
-                for j in 0..4usize {
-                    let k = block * BLOCK + i * 4 + j;
-                    let tap = k % taps;
-                    let row = top + (tap / kernel_width) as u32;
-                    let column = left + (tap % kernel_width) as u32;
-                    if row < height as u32 && column < width as u32 {
-                        let line = (sample * channels + k / taps) * height + row as usize;
-                        seen.insert(j, x[line * width + column as usize]);
+        if lane < tile_height {
+            bring_weights::<F>(words, &mut of_weights, first_channel, output, block, blocks, bits);
+        }
+        if lane < tile_width {
+            #[unroll]
+            for i in 0..FOURS {
+                let mut seen = Four::<F>::new(F::new(0.0));
+                if pixel < pixels {
+                    #[unroll]
+                    for j in 0..4usize {
+                        let k = block * BLOCK + i * 4 + j;
+                        let tap = k % taps;
+                        let row = top + (tap / kernel_width) as u32;
+                        let column = left + (tap % kernel_width) as u32;
+                        if row < height as u32 && column < width as u32 {
+                            let line = (sample * channels + k / taps) * height + row as usize;
+                            seen.insert(j, x[line * width + column as usize]);
+                        }
                     }
                 }
+                of_x[place(lane, i)] = seen;
             }
-            of_x[place(UNIT_POS as usize, i)] = seen;
         }
         sync_cube();
-        add_products::<F>(&mut sums, &of_weights, &of_x);
+        add_products::<F>(&mut sums, &of_weights, &of_x, each);
         sync_cube();
     }
     #[unroll]
-    for i in 0..EACH {
-        let channel = first_channel + UNIT_POS as usize / UNITS + i * UNITS;
+    for i in 0..comptime![each.rows] {
+        let channel = first_channel + lane / UNITS + i * UNITS;
         #[unroll]
-        for j in 0..EACH {
-            let pixel = first_pixel + UNIT_POS as usize % UNITS + j * UNITS;
+        for j in 0..comptime![each.columns] {
+            let pixel = first_pixel + lane % UNITS + j * UNITS;
             if channel < output && pixel < pixels {
                 let at = (pixel / plane * output + channel) * plane + pixel % plane;
-                y[at] = F::cast_from(sums[i * EACH + j] + bias[channel]);
+                y[at] = F::cast_from(sums[i * comptime![each.columns] + j] + bias[channel]);
             }
         }
     }

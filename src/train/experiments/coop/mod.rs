@@ -350,20 +350,13 @@ impl<'a> Bench<'a> {
         Ok(Self { dataset, encoder, catalogue, home, alone, options, began, late })
     }
 
-    /// What a drawing depends on beside its settings: the files of the models that have a part in it.
-    fn models(&self, generator: &Generator, request: &Request) -> String {
+    /// What a drawing depends on beside its settings: the models that have a part in it.
+    fn models(&self, generator: &Generator, request: &Request) -> Vec<String> {
         let home = std::ptr::eq(generator, &self.home);
         let kinds = request.controls.iter().map(|control| control.kind).chain(request.draft);
         let kinds: BTreeSet<ControlKind> = kinds.filter(|_| home).collect();
-        let mut hash = Sha256::new();
-        for model in kinds.iter().map(|kind| &self.alone[kind]).chain([generator]) {
-            let files = model.manifest().components.iter().flat_map(|component| &component.sha256);
-            files.for_each(|sum| hash.update(sum));
-            if let Some(control) = &model.config().control {
-                hash.update(serde_json::to_string(control).expect("plain data"));
-            }
-        }
-        hex::encode(hash.finalize())
+        let companions = kinds.iter().map(|kind| &self.alone[kind]);
+        companions.chain([generator]).map(|model| model.manifest().fingerprint()).collect()
     }
 
     /// Draws, unless it was drawn before; nothing if the time is spent.
