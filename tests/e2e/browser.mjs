@@ -10,10 +10,14 @@ import { serve } from "./server.mjs";
 
 export const ROOT = new URL("../../", import.meta.url).pathname;
 export const NATIVE = process.env.PANGU_DRAW ?? join(ROOT, "target/release/pangu-draw");
-export const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 /** Which browser runs the tests: BROWSER=firefox for the other one, where only what needs WebGPU is left out. */
 export const FIREFOX = process.env.BROWSER === "firefox";
 const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+/** Another name of this machine, for which browsers do not know that it is one: its pages are insecure. */
+const INSECURE = "insecure.test";
+/** Of cases that say little about a browser Firefox runs the first and the last. @template T @param {T[]} cases */
+export const few = (cases) => (FIREFOX ? [cases[0], ...cases.slice(-1)] : cases);
 /** Long enough for a software GPU on a busy machine. */
 export const PATIENCE = 240_000;
 
@@ -37,18 +41,48 @@ export async function start(www = join(ROOT, "www")) {
   const { close } = server;
   // The same object: tests set its `fault`.
   return Object.assign(server, {
-    close() {
+    async close() {
       close();
+      await kept?.browser.close();
       rmSync(work, { recursive: true });
     },
   });
 }
 
+/** Chromium's flags for what {@link withPage} is asked for. */
+const flags = ({ webgpu, camera }) => [
+  "--no-sandbox",
+  `--host-resolver-rules=MAP ${INSECURE} 127.0.0.1`,
+  ...(webgpu ? WEBGPU : []),
+  ...(camera ? ["--use-fake-device-for-media-stream", camera === "allowed" ? "--use-fake-ui-for-media-stream" : "--deny-permission-prompts"] : []),
+];
+
+/** Firefox's preferences for the same, and for what Playwright emulates in Chromium only. */
+const preferences = ({ camera, room, privately, context: { colorScheme, hasTouch, permissions } }) => ({
+  "network.dns.localDomains": INSECURE,
+  "layout.css.prefers-color-scheme.content-override": colorScheme === "dark" ? 0 : 1,
+  ...(hasTouch && { "ui.primaryPointerCapabilities": 1, "ui.allPointerCapabilities": 1, "ui.useOverlayScrollbars": 1 }),
+  ...(permissions && { "dom.events.testing.asyncClipboard": true }),
+  ...(camera && { "media.navigator.streams.fake": true, "permissions.default.camera": camera === "allowed" ? 1 : 2 }),
+  ...(privately && { "browser.privatebrowsing.autostart": true }),
+  ...(room && { "dom.quotaManager.temporaryStorage.fixedLimit": room.bytes >> 10 }),
+});
+
+/** The Firefox that ran last: it takes seconds to start, and its contexts share nothing. */
+let kept;
+
 /** Debian's browsers; Firefox by WebDriver BiDi, which this version of Playwright speaks as Firefox ESR does. */
-const launch = (isFirefox, args) =>
-  isFirefox
-    ? firefox.launch({ channel: "moz-firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", downloadsPath: DOWNLOADS })
-    : chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", ...args] });
+async function launch(isFirefox, wish) {
+  if (!isFirefox) return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags(wish) });
+  const firefoxUserPrefs = preferences(wish);
+  const key = JSON.stringify(firefoxUserPrefs);
+  if (kept?.key !== key || !kept.browser.isConnected()) {
+    await kept?.browser.close();
+    const executablePath = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
+    kept = { key, browser: await firefox.launch({ channel: "moz-firefox", executablePath, downloadsPath: DOWNLOADS, firefoxUserPrefs }) };
+  }
+  return kept.browser;
+}
 
 let mended = false;
 /** What Playwright fills into a field for numbers Firefox puts behind what is there: empties it first. */
@@ -63,13 +97,31 @@ function fillAnew(page) {
   };
 }
 
-/** Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it. */
-export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, args = [], context = {}, expected = /^$/ }, body) {
-  const browser = await launch(isFirefox, [...(webgpu ? WEBGPU : []), ...args]);
+/**
+ * Runs `body` with a fresh page; anything the page logs as an error fails the test unless `expected` matches it.
+ *
+ * @param {object} wish
+ * @param {boolean} [wish.firefox] which browser
+ * @param {boolean} [wish.webgpu] with a GPU; only Chromium has one
+ * @param {"allowed" | "refused"} [wish.camera] with a camera that shows nothing real
+ * @param {{ origin: string, bytes: number }} [wish.room] how much an origin may store
+ * @param {boolean} [wish.privately] in a private window; only Firefox
+ * @param {object} [wish.context] what Playwright takes for a context
+ * @param {RegExp} [wish.expected]
+ * @param {(page: import("playwright-core").Page) => Promise<unknown>} body
+ */
+export async function withPage({ firefox: isFirefox = FIREFOX, context: options = {}, expected = /^$/, ...wish }, body) {
+  const browser = await launch(isFirefox, { context: options, ...wish });
+  const { permissions, ...others } = options;
+  const context = await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...(isFirefox ? others : options) });
   try {
-    const page = await (await browser.newContext({ locale: "en-US", serviceWorkers: "block", ...context })).newPage();
+    const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
     if (isFirefox) fillAnew(page);
+    else if (wish.room) {
+      const session = await context.newCDPSession(page);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: wish.room.origin, quotaSize: wish.room.bytes });
+    }
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -77,11 +129,20 @@ export async function withPage({ firefox: isFirefox = FIREFOX, webgpu = false, a
     // Firefox asks for every site's icon, also where a policy forbids it.
     assert.deepEqual(errors.filter((error) => !expected.test(error) && !/favicon\.ico/.test(error)), []);
   } finally {
-    await browser.close();
+    await (isFirefox ? context : browser).close();
   }
 }
 
+/** The address under which a server is an insecure one. */
+export const insecure = (server) => server.url.replace("127.0.0.1", INSECURE);
 export const open = (page, server, query) => page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+
+/** Takes the network away from the page, or gives it back. Firefox leaves it to service workers; they find no server. */
+export async function setOffline(page, server, offline) {
+  if (FIREFOX) server.down = offline;
+  await page.context().setOffline(offline);
+}
+
 export const ui = (page) => ({
   prompt: page.getByRole("textbox", { name: "Prompt", exact: true }),
   draw: page.getByRole("button", { name: "Draw", exact: true }),
@@ -107,6 +168,26 @@ export const generate = (page, url, device, request) =>
       }
     },
     [url, device, request],
+  );
+
+/** What a worker runs first to be reached by {@link inWorkers}: Playwright runs nothing in Firefox's. */
+export const REACHABLE = "new BroadcastChannel('tests').onmessage = ({ data }) => setTimeout(data);";
+/** Runs `code` in the page's workers. */
+export const inWorkers = (page, code) => page.evaluate((code) => new BroadcastChannel("tests").postMessage(code), code);
+
+/** Drops or pastes a PNG file on a part of the page. @param {"dragover" | "drop" | "paste"} type */
+export const give = (target, type, png) =>
+  target.evaluate(
+    (part, [type, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], "given.png", { type: "image/png" }));
+      const options = { bubbles: true, composed: true, cancelable: true };
+      const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, { ...options, dataTransfer: data });
+      // Firefox takes no files into a paste of a script's own.
+      if (type === "paste") Object.defineProperty(event, "clipboardData", { value: data });
+      part.dispatchEvent(event);
+    },
+    [type, [...png]],
   );
 
 /** Clicks a link that saves a file; answers the file's name and bytes. */
@@ -142,9 +223,11 @@ export function meanDifference(a, b) {
   return a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
 }
 
-/** Fails if axe finds anything on the page. @param {string} [what] names the state that it is in */
+/** Fails if axe finds anything on the page, or it needs sideways scrolling. @param {string} [what] names the state that it is in */
 export async function assertAccessible(page, what) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => window.axe.run());
   assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
+  const [width, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+  assert.ok(width <= room, `${width} px wide in ${room}: ${what}`);
 }

@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, ROOT, model, save, start, withPage, assertAccessible } from "./browser.mjs";
+import { PATIENCE, ROOT, assertAccessible, few, give, model, save, start, withPage } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 /** Serves the package to every origin. */
@@ -596,23 +596,10 @@ describe("for a visitor", () => {
       await outline.getByRole("button", { name: "Remove: Outline to follow" }).click();
       assert.ok(await outline.getByRole("slider").isHidden());
 
-      const give = (target, type) =>
-        target.evaluate(
-          (node, [type, bytes]) => {
-            const data = new DataTransfer();
-            data.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], "square.png", { type: "image/png" }));
-            const options = { bubbles: true, composed: true, cancelable: true };
-            const event = type === "drop" ? new DragEvent(type, { ...options, dataTransfer: data }) : new ClipboardEvent(type, options);
-            // Firefox takes no files into an event of a script's own.
-            if (type === "paste") Object.defineProperty(event, "clipboardData", { value: data });
-            node.dispatchEvent(event);
-          },
-          [type, SQUARE],
-        );
-      await give(outline, "drop");
+      await give(outline, "drop", file.buffer);
       await outline.getByRole("slider").waitFor();
       await outline.getByRole("button", { name: "Remove: Outline to follow" }).click();
-      await give(parts(element).prompt, "paste");
+      await give(parts(element).prompt, "paste", file.buffer);
       await outline.getByRole("slider").waitFor();
       await outline.locator("input[type=file]").setInputFiles({ ...file, buffer: Buffer.from("no picture") });
       await outline.getByText("That picture cannot be used").waitFor();
@@ -632,17 +619,19 @@ describe("for a visitor", () => {
       await parts(element).status.getByText(/^用时 [\d.]+ 秒。$/).waitFor();
     }, { context: { locale: "zh-CN" } }));
 
-  for (const [lang, colorScheme, width] of [
+  for (const [lang, colorScheme, width] of few([
     ["en", "light", 800],
     ["zh", "dark", 800],
     ["en", "dark", 200],
     ["zh", "light", 200],
-  ]) {
+  ])) {
     test(`is accessible: ${lang}, ${colorScheme}, ${width} px`, { timeout: PATIENCE }, () =>
       onSite(
         tag(`lang="${lang}" prompt="cat" controls="outline"`),
         async (page, element) => {
           await element.evaluate((element, width) => (element.style.width = `${width}px`), width);
+          // Where nobody paints the ground, axe takes it for white, which it is not in the dark.
+          await page.evaluate(() => (document.documentElement.style.background = "Canvas"));
           const check = async (state) => {
             await assertAccessible(page, state);
             const [inner, outer] = await element.evaluate(({ shadowRoot, clientWidth }) => [shadowRoot.firstElementChild.scrollWidth, clientWidth]);

@@ -1,9 +1,9 @@
-/** What Firefox draws beside what Chromium draws. What either does by itself, the other tests say: BROWSER=firefox npm test. */
+/** What Firefox draws beside what Chromium draws, and its private windows. The rest, the other tests say: npm run firefox. */
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, test } from "node:test";
-import { PATIENCE, generate, open, start, withPage } from "./browser.mjs";
+import { PATIENCE, generate, open, start, ui, withPage } from "./browser.mjs";
 
 let server;
 before(async () => (server = await start()));
@@ -21,3 +21,20 @@ test("both browsers draw the same file on the CPU", { timeout: 2 * PATIENCE }, a
   }
   assert.equal(files[0], files[1]);
 });
+
+test("Firefox's private windows have no files: what is fetched and drawn is kept in databases", { timeout: PATIENCE }, () =>
+  withPage({ firefox: true, privately: true }, async (page) => {
+    await open(page, server, { device: "cpu", model: "/sound/model/" });
+    const { prompt, draw, picture, status } = ui(page);
+    await prompt.fill("cat");
+    await draw.click();
+    await picture("cat").waitFor();
+    assert.equal(await page.evaluate(() => navigator.storage.getDirectory().catch(({ name }) => name)), "SecurityError");
+    server.requests.length = 0;
+    await page.reload();
+    await status.getByText("Ready.").waitFor();
+    assert.deepEqual(server.requests.filter(({ path }) => path.endsWith(".gguf")), []);
+    await page.getByRole("button", { name: "Show again: cat" }).click();
+    await picture("cat").waitFor();
+    assert.ok(await page.locator("#notices").isHidden(), "there is nothing to complain of");
+  }));

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { PATIENCE, ROOT, open, start, ui, withPage } from "./browser.mjs";
+import { FIREFOX, PATIENCE, ROOT, open, start, ui, withPage } from "./browser.mjs";
 
 const timeout = PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -19,19 +19,17 @@ before(async () => (server = await start()));
 after(() => server?.close());
 
 /** Keeps the engine's WebAssembly back; the answer lets it through. */
-async function holdEngine(page) {
+function holdEngine() {
   let release;
-  const held = new Promise((resolve) => (release = resolve));
-  await page.context().route(/\.wasm$/, async (route) => {
-    await held;
-    await route.continue();
-  });
+  const hold = new Promise((resolve) => (release = resolve));
+  server.fault = ({ path }) => (path.endsWith(".wasm") ? { hold } : undefined);
   return release;
 }
+afterEach(() => (server.fault = undefined));
 
 /** Opens the page without its engine and waits until it can be used. */
 async function openWithout(page, query) {
-  const release = await holdEngine(page);
+  const release = holdEngine();
   server.requests.length = 0;
   await open(page, server, query);
   await ui(page).status.getByText("Starting…").waitFor();
@@ -84,7 +82,8 @@ test("what comes before is small, and asked for at once", { timeout }, () =>
     assert.deepEqual(files.filter((file) => file.endsWith(".js")).sort(), told.sort(), "index.html names every module, and no other");
   }));
 
-describe("nothing moves while things arrive", { skip: !existsSync(join(ROOT, "www/models/default/model.json")) }, () => {
+// Firefox reports no shifts of the layout.
+describe("nothing moves while things arrive", { skip: FIREFOX || !existsSync(join(ROOT, "www/models/default/model.json")) }, () => {
   for (const [width, height, locale] of [
     [1400, 900, "en-US"],
     [800, 1000, "zh-CN"],
@@ -99,7 +98,7 @@ describe("nothing moves while things arrive", { skip: !existsSync(join(ROOT, "ww
             window.shifts.push(...list.getEntries().map(({ value, sources }) => [value, sources.map(({ node }) => node?.id || node?.className)]));
           new PerformanceObserver(note).observe({ type: "layout-shift", buffered: true });
         });
-        const release = await holdEngine(page);
+        const release = holdEngine();
         await open(page, server, { device: "cpu" });
         await page.getByText(/Starting…|正在启动…/).waitFor();
         release();
@@ -114,7 +113,7 @@ describe("nothing moves while things arrive", { skip: !existsSync(join(ROOT, "ww
 });
 
 test("it keeps to a policy that a host may send with every file", { timeout }, () =>
-  withPage({ expected: /Content Security Policy/ }, async (page) => {
+  withPage({ expected: /violates the following/ }, async (page) => {
     const policy = /```\n(Content-Security-Policy: [^]*?)\n```/.exec(readFileSync(join(ROOT, "docs/hosting.md"), "utf8"))?.[1];
     const [name, value] = policy.split(": ");
     server.fault = () => ({ headers: { [name]: value } });
@@ -132,7 +131,6 @@ test("it keeps to a policy that a host may send with every file", { timeout }, (
     await page.locator('.card[data-kind="outline"]').waitFor();
     await draw.click();
     await picture("cat").waitFor();
-    server.fault = undefined;
     assert.deepEqual(await page.evaluate(() => window.violations), []);
     // That it is in force at all.
     await page.addScriptTag({ content: "window.harmed = 1" }).catch(() => {});

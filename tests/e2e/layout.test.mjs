@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, open, start, ui, withPage, assertAccessible } from "./browser.mjs";
+import { FIREFOX, PATIENCE, assertAccessible, few, open, start, ui, withPage } from "./browser.mjs";
 
 const timeout = 2 * PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -13,10 +13,9 @@ let server;
 before(async () => (server = await start()));
 after(() => server?.close());
 
-/** Fails unless the page is accessible, needs no sideways scrolling and, for fingers, has nothing too small. */
+/** Fails unless the page is accessible and, for fingers, has nothing too small. */
 async function look(page, what, fingers) {
   await assertAccessible(page, what);
-  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `no sideways scrolling: ${what}`);
   if (!fingers) return;
   const small = await page.evaluate((least) => {
     const root = document.querySelector("dialog[open]") ?? document;
@@ -30,14 +29,14 @@ async function look(page, what, fingers) {
   assert.deepEqual(small, [], what);
 }
 
-for (const [width, height, locale, colorScheme] of [
+for (const [width, height, locale, colorScheme] of few([
   [360, 740, "en-US", "light"],
   [360, 740, "zh-CN", "dark"],
   [800, 1100, "en-US", "dark"],
   [800, 1100, "zh-CN", "light"],
   [1400, 900, "en-US", "light"],
   [1400, 900, "zh-CN", "dark"],
-]) {
+])) {
   test(`${width} x ${height}, ${locale}, ${colorScheme}`, { timeout }, () => {
     const fingers = width < 800;
     const context = { locale, colorScheme, viewport: { width, height }, hasTouch: fingers, isMobile: fingers };
@@ -94,7 +93,8 @@ describe("a phone that lies on its side", () => {
       }
     }));
 
-  test("keeps clear of its notch", { timeout }, () =>
+  // Firefox cannot be told of a notch.
+  test("keeps clear of its notch", { timeout, skip: FIREFOX }, () =>
     withPage({ context: { viewport: { width: 740, height: 360 }, hasTouch: true, isMobile: true } }, async (page) => {
       const session = await page.context().newCDPSession(page);
       await session.send("Emulation.setSafeAreaInsetsOverride", { insets: { top: 20, left: 60, right: 50, bottom: 25 } });

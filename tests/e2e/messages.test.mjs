@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
-import { PATIENCE, ROOT, model, open, start, ui, withPage, work, assertAccessible } from "./browser.mjs";
+import { after, afterEach, before, describe, test } from "node:test";
+import { FIREFOX, PATIENCE, ROOT, assertAccessible, insecure, model, open, setOffline, start, ui, withPage, work } from "./browser.mjs";
 
 const timeout = 2 * PATIENCE;
 const query = { device: "cpu", model: "/sound/model/" };
@@ -24,23 +24,9 @@ async function says(page, place, english, chinese) {
 }
 const notices = (page) => page.locator("#notices");
 
-/** Opens the page and lets `prepare` into its engine's worker before that has its WebAssembly. */
-async function withEngine(page, query, prepare) {
-  let release;
-  const held = new Promise((resolve) => (release = resolve));
-  const wasm = /pangu_draw_bg\.wasm$/;
-  await page.context().route(wasm, async (route) => {
-    await held;
-    await route.continue();
-  });
-  const worker = page.waitForEvent("worker");
-  const asked = page.waitForRequest(wasm);
-  await open(page, server, query);
-  await asked;
-  await (await worker).evaluate(prepare);
-  release();
-  return worker;
-}
+/** Runs `prepare` in the workers before anything else. */
+const prepareWorkers = (prepare) => (server.prelude = `(${prepare})();`);
+afterEach(() => (server.prelude = ""));
 
 async function draw(page) {
   const { prompt, draw } = ui(page);
@@ -76,7 +62,7 @@ describe("too little memory", () => {
 
   test("is told when it runs out", { timeout }, () =>
     withPage({}, async (page) => {
-      await withEngine(page, query, () => {
+      prepareWorkers(() => {
         const make = WebAssembly.instantiateStreaming;
         WebAssembly.instantiateStreaming = async (...given) => {
           const made = await make(...given);
@@ -91,8 +77,9 @@ describe("too little memory", () => {
           return made;
         };
       });
+      await open(page, server, query);
       await says(page, ui(page).error, "There is not enough memory for this.", "内存不足。");
-      await page.context().unrouteAll();
+      server.prelude = "";
       await draw(page);
       await ui(page).picture("cat").waitFor();
     }));
@@ -100,22 +87,22 @@ describe("too little memory", () => {
 
 describe("what is fetched cannot be kept", () => {
   test("because the browser keeps nothing for the page", { timeout }, () =>
-    withPage({ args: ["--host-resolver-rules=MAP insecure.test 127.0.0.1"] }, async (page) => {
+    withPage({}, async (page) => {
       // An insecure page has no files; neither it nor its worker gets a database.
       const refuse = () => {
         IDBFactory.prototype.open = () => { throw new DOMException("no", "SecurityError"); };
       };
-      server.prelude = `(${refuse})();`;
+      prepareWorkers(refuse);
       await page.addInitScript(refuse);
-      await open(page, { url: server.url.replace("127.0.0.1", "insecure.test") }, query);
+      await open(page, { url: insecure(server) }, query);
       await says(page, notices(page), "This browser keeps no files for this page", "此浏览器不为本页面保存文件");
       await draw(page);
       await ui(page).picture("cat").waitFor();
-    }).finally(() => (server.prelude = "")));
+    }));
 
   test("is kept in a database where there are no files, and nothing is said", { timeout }, () =>
-    withPage({ args: ["--host-resolver-rules=MAP insecure.test 127.0.0.1"] }, async (page) => {
-      await open(page, { url: server.url.replace("127.0.0.1", "insecure.test") }, query);
+    withPage({}, async (page) => {
+      await open(page, { url: insecure(server) }, query);
       await draw(page);
       await ui(page).picture("cat").waitFor();
       await page.locator("#kept > summary").click();
@@ -124,9 +111,7 @@ describe("what is fetched cannot be kept", () => {
     }));
 
   test("because there is no room", { timeout }, () =>
-    withPage({}, async (page) => {
-      const session = await page.context().newCDPSession(page);
-      await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1 << 19 });
+    withPage({ room: { origin: server.url, bytes: 1 << 19 } }, async (page) => {
       await open(page, server, query);
       await says(page, notices(page), "no room to keep the whole model", "没有足够的空间保存整个模型");
       await draw(page);
@@ -150,10 +135,10 @@ describe("no network", () => {
       cpSync(model, join(work, "other"), { recursive: true });
       await open(page, server, query);
       await page.evaluate(async () => void (await navigator.serviceWorker.ready));
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       await open(page, server, { ...query, model: "/sound/other/" });
       await says(page, ui(page).error, "There is no network, and not all of the model is in this browser.", "没有网络，而且此浏览器中没有完整的模型。");
-      await page.context().setOffline(false);
+      await setOffline(page, server, false);
       await draw(page);
       await ui(page).picture("cat").waitFor();
       assert.ok(await ui(page).error.isHidden());
@@ -163,24 +148,25 @@ describe("no network", () => {
     withPage({ expected: /net::ERR/ }, async (page) => {
       await open(page, server, { ...query, model: "/slow/model/" });
       await page.getByRole("progressbar", { name: "Download of the model" }).waitFor();
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       await says(page, notices(page), "There is no network. What has arrived is kept", "网络已断开。已下载的部分会保留");
-      await page.context().setOffline(false);
+      await setOffline(page, server, false);
       await notices(page).waitFor({ state: "hidden" });
       await ui(page).status.getByText("Ready.").waitFor();
     }));
 });
 
-test("a graphics device that is lost: another takes its place", { timeout }, () =>
+test("a graphics device that is lost: another takes its place", { timeout, skip: FIREFOX }, () =>
   withPage({ webgpu: true, expected: /lost/ }, async (page) => {
-    const worker = await withEngine(page, { ...query, device: "webgpu" }, () => {
+    prepareWorkers(() => {
       const request = GPUAdapter.prototype.requestDevice;
       GPUAdapter.prototype.requestDevice = async function (...given) {
         return (globalThis.gpu = await request.apply(this, given));
       };
     });
+    await open(page, server, { ...query, device: "webgpu" });
     await ui(page).status.getByText("Ready.").waitFor();
-    await worker.evaluate(() => globalThis.gpu.destroy());
+    await page.workers()[0].evaluate(() => globalThis.gpu.destroy());
     await draw(page);
     await ui(page).status.getByText(/^(Step 2 of 2|Developing the picture|Drawn in)/).waitFor();
     assert.ok(await ui(page).error.isHidden());

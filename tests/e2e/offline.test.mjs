@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { PATIENCE, ROOT, open, start, ui, withPage, work } from "./browser.mjs";
+import { FIREFOX, PATIENCE, ROOT, open, setOffline, start, ui, withPage, work } from "./browser.mjs";
 
 /** A copy of the page that tests may change. */
 const www = join(work, "www");
@@ -27,6 +27,7 @@ beforeEach(() => {
   for (const file of ["index.html", "page/i18n.js"]) cpSync(join(ROOT, "www", file), join(www, file));
   publish();
   server.fault = undefined;
+  server.down = false;
 });
 
 /** Lists what the page is made of, as `make web` does. */
@@ -71,14 +72,14 @@ async function draw(page) {
   return picture("cat").evaluate(async ({ src }) => [...new Uint8Array(await (await fetch(src)).arrayBuffer())].join());
 }
 
-/** Waits for the browser's look for a new version, and for what came of it. */
+/** Lets the browser look for a new version; answers whether one waits then. */
 const updated = (page) =>
   page.evaluate(async () => {
     const registration = await navigator.serviceWorker.ready;
     await registration.update();
     const { installing } = registration;
     while (installing?.state === "installing") await new Promise((done) => (installing.onstatechange = done));
-    return { waiting: Boolean(registration.waiting), state: installing?.state };
+    return Boolean(registration.waiting);
   });
 
 describe("without a network", () => {
@@ -87,7 +88,7 @@ describe("without a network", () => {
       await visit(page);
       const online = await draw(page);
       await page.waitForFunction(() => document.querySelector("#fetch").hidden);
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       server.requests.length = 0;
       await page.reload();
       await ui(page).status.getByText("Ready.").waitFor();
@@ -138,7 +139,7 @@ describe("a new version", () => {
       assert.deepEqual(await versions(page), NEW);
       assert.ok(await news.isHidden());
       assert.equal((await page.evaluate(() => caches.keys())).length, 1, "the old one is gone");
-      await page.context().setOffline(true);
+      await setOffline(page, server, true);
       await page.reload();
       assert.deepEqual(await versions(page), NEW);
     }));
@@ -153,18 +154,20 @@ describe("a new version", () => {
       ]) {
         nextVersion();
         server.fault = fault;
-        assert.deepEqual(await updated(page), { waiting: false, state: "redundant" }, what);
+        server.requests.length = 0;
+        assert.equal(await updated(page), false, what);
+        assert.ok(server.requests.some(({ path }) => path === "/page/i18n.js"), "it was tried");
         await page.reload();
         assert.deepEqual(await versions(page), OLD, what);
-        await page.context().setOffline(true);
+        await setOffline(page, server, true);
         await page.reload();
         assert.deepEqual(await versions(page), OLD, `${what}, offline`);
-        await page.context().setOffline(false);
+        await setOffline(page, server, false);
         server.fault = undefined;
         for (const file of ["index.html", "page/i18n.js"]) cpSync(join(ROOT, "www", file), join(www, file));
       }
       nextVersion();
-      assert.deepEqual(await updated(page), { waiting: true, state: "installed" }, "the next attempt takes it");
+      assert.equal(await updated(page), true, "the next attempt takes it");
     }));
 });
 
@@ -188,7 +191,7 @@ test("who develops the page sees what is in the files", { timeout }, () =>
     change("page/i18n.js", "Words become pictures", "Words turn into pictures");
     await page.reload();
     await page.getByText("Words turn into pictures").waitFor();
-    await page.context().setOffline(true);
+    await setOffline(page, server, true);
     await page.reload();
     assert.deepEqual(await versions(page), OLD, "without the server, what was published last");
   }));
@@ -196,12 +199,14 @@ test("who develops the page sees what is in the files", { timeout }, () =>
 test("the page can be installed", { timeout }, () =>
   withSite(async (page) => {
     await visit(page);
-    const session = await page.context().newCDPSession(page);
-    const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
-    assert.deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
-    const { errors, data } = await session.send("Page.getAppManifest");
-    assert.deepEqual(errors, []);
-    const manifest = JSON.parse(data);
+    // Firefox installs no pages; what they say of themselves it reads all the same.
+    if (!FIREFOX) {
+      const session = await page.context().newCDPSession(page);
+      const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
+      assert.deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
+      assert.deepEqual((await session.send("Page.getAppManifest")).errors, []);
+    }
+    const manifest = await page.evaluate(async () => (await fetch(document.querySelector("link[rel=manifest]").href)).json());
     assert.ok(manifest.name_localized.zh && manifest.description_localized.zh);
     for (const { src, sizes, type } of manifest.icons) {
       const [side, found] = await page.evaluate(async (src) => {

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { FIREFOX, NATIVE, PATIENCE, ROOT, decode, generate, meanDifference, model, open, save, start, ui, withPage, work, assertAccessible } from "./browser.mjs";
+import { FIREFOX, NATIVE, PATIENCE, REACHABLE, ROOT, assertAccessible, decode, few, generate, inWorkers, meanDifference, model, open, save, start, ui, withPage, work } from "./browser.mjs";
 
 let server;
 before(async () => (server = await start()));
@@ -314,9 +314,9 @@ describe("failing", () => {
       await error.getByText("A setting is out of its range: Steps.").waitFor();
     }));
 
-  // Playwright runs nothing in Firefox's workers.
-  test("after a crash of the worker the drawing goes on in a new one", { timeout: PATIENCE, skip: FIREFOX }, () =>
+  test("after a crash of the worker the drawing goes on in a new one", { timeout: PATIENCE }, () =>
     withPage({ expected: /boom/ }, async (page) => {
+      server.prelude = REACHABLE;
       await open(page, server, { device: "cpu", model: "/sound/model/" });
       const { prompt, draw, error, picture, status } = ui(page);
       await prompt.fill("cat");
@@ -325,20 +325,19 @@ describe("failing", () => {
       await page.getByLabel("Steps", { exact: true }).fill("200");
       await draw.click();
       await status.getByText(/^Step/).waitFor();
-      const crash = page.workers()[0].evaluate(() => void setTimeout(() => { throw new Error("boom"); }));
-      await crash.catch(() => {}); // It may be gone before it answers.
+      await inWorkers(page, "throw new Error('boom')");
       await picture("cat").waitFor();
       assert.ok(await error.isHidden());
-    }));
+    }).finally(() => (server.prelude = "")));
 });
 
 describe("the page", () => {
-  for (const [locale, prompt, colorScheme, width] of [
+  for (const [locale, prompt, colorScheme, width] of few([
     ["en-US", "Prompt", "light", 1280],
     ["zh-CN", "提示词", "dark", 1280],
     ["en-US", "Prompt", "dark", 390],
     ["zh-CN", "提示词", "light", 390],
-  ]) {
+  ])) {
     test(`is accessible: ${locale}, ${colorScheme}, ${width} px`, { timeout: PATIENCE }, () =>
       withPage({ context: { locale, colorScheme, viewport: { width, height: 844 } } }, async (page) => {
         await open(page, server, { device: "cpu", model: "/sound/model/" });
@@ -347,8 +346,6 @@ describe("the page", () => {
         await page.getByRole("img", { name: "cat", exact: true }).waitFor();
         await page.locator("details.advanced summary").click();
         await assertAccessible(page);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-        assert.equal(overflow, 0, "no sideways scrolling");
       }));
   }
 

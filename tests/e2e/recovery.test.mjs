@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { PATIENCE, meanDifference, start, withPage } from "./browser.mjs";
+import { FIREFOX, PATIENCE, REACHABLE, inWorkers, meanDifference, start, withPage } from "./browser.mjs";
 
 const request = { prompt: "a red apple", seed: 7, steps: 5, guidanceScale: 3, sampler: "dpmpp_2m" };
 /** What kills an engine, to be run in its worker. */
@@ -22,8 +22,8 @@ const FAULTS = {
 /** What such a death leaves in the log, and a page without an icon. */
 const LAST_WORDS = /404|boom|no JSON|panicked|unreachable|memory allocation|lost|destroyed|wgpu|GPU/i;
 
-/** Runs before the worker's own code: lets a test reach the engine's memory and its GPU. */
-const REACH = `
+/** Runs before the worker's own code: lets a test reach it, the engine's memory and its GPU. */
+const REACH = `${REACHABLE}
   globalThis.devices = [];
   const adapter = globalThis.GPUAdapter?.prototype;
   const { requestDevice } = adapter ?? {};
@@ -53,9 +53,6 @@ const strike = (when, fault) => `
     };
   }`;
 
-/** A worker with `text` before its code, which is kept nowhere. @param {string} text */
-const begun = (text) => ({ before: text, headers: { "cache-control": "no-store" } });
-
 let server;
 before(async () => (server = await start()));
 after(() => server?.close());
@@ -69,7 +66,7 @@ async function session(page, { device = "cpu", when = "false", fault = "", which
   server.fault = ({ path }) => {
     if (!path.endsWith("/worker.js")) return undefined;
     number += 1;
-    return begun(REACH + (which(number) ? strike(when, fault) : ""));
+    return { before: REACH + (which(number) ? strike(when, fault) : "") };
   };
   await page.goto(`${server.url}/page/style.css`);
   await page.evaluate(async (device) => {
@@ -101,6 +98,9 @@ async function undisturbed(page, asked = request, device = "cpu") {
   assert.ok(rgba, message);
   return rgba;
 }
+
+/** Waits until no worker is alive: each holds a lock for life. */
+const noWorker = (page) => page.waitForFunction(async () => (await navigator.locks.query()).held.length === 0);
 
 const afterStep = (step) => `event.checkpoint && event.step === ${step}`;
 
@@ -147,10 +147,8 @@ describe("on the CPU", () => {
   test("an engine that dies while nothing is drawn is replaced", { timeout: PATIENCE }, () =>
     withPage({ expected: LAST_WORDS }, async (page) => {
       const rgba = await undisturbed(page);
-      const [worker] = page.workers();
-      const gone = new Promise((resolve) => worker.on("close", resolve));
-      await worker.evaluate(() => void setTimeout(close));
-      await gone;
+      await inWorkers(page, "close()");
+      await noWorker(page);
       assert.deepEqual((await draw(page)).rgba, rgba);
     }));
 
@@ -206,15 +204,18 @@ describe("on the CPU", () => {
       );
       assert.equal(code, "disposed");
       assert.equal((await draw(page)).code, "disposed");
-      await assert.rejects(page.waitForEvent("worker", { timeout: 2000 }), /Timeout/);
-      assert.equal(page.workers().length, 0);
+      await noWorker(page);
+      const started = () => server.requests.filter(({ path }) => path.endsWith("/worker.js")).length;
+      const before = started();
+      await page.waitForTimeout(2000);
+      assert.equal(started(), before);
     }));
 
   test("a browser without locks draws all the same", { timeout: PATIENCE }, () =>
     withPage({ expected: /404/ }, async (page) => {
       const rgba = await undisturbed(page);
       server.fault = ({ path }) =>
-        path.endsWith("/worker.js") ? begun("Object.defineProperty(navigator, 'locks', { value: undefined });") : undefined;
+        path.endsWith("/worker.js") ? { before: "Object.defineProperty(navigator, 'locks', { value: undefined });" } : undefined;
       const found = await page.evaluate(async (request) => {
         const { Generator } = await import("/pangu-draw.js");
         return [...(await (await Generator.load("/sound/model/", { device: "cpu" })).generate(request)).rgba];
@@ -223,7 +224,7 @@ describe("on the CPU", () => {
     }));
 });
 
-describe("on WebGPU", () => {
+describe("on WebGPU", { skip: FIREFOX }, () => {
   const short = { ...request, steps: 3, sampler: "euler" };
   for (const [name, expected] of [["a lost device", "DeviceError"], ["an error of the device", "CrashError"], ["a killed worker", "CrashError"]]) {
     test(`${name}: the picture is finished`, { timeout: 2 * PATIENCE }, () =>
@@ -263,8 +264,8 @@ describe("on WebGPU", () => {
 });
 
 describe("after a cancel", () => {
-  for (const [device, moments] of [["cpu", 12], ["webgpu", 4]]) {
-    test(`at any moment on ${device} the next picture is right`, { timeout: 2 * PATIENCE }, () =>
+  for (const [device, moments] of [["cpu", FIREFOX ? 4 : 12], ["webgpu", 4]]) {
+    test(`at any moment on ${device} the next picture is right`, { timeout: 2 * PATIENCE, skip: FIREFOX && device === "webgpu" }, () =>
       withPage({ webgpu: device === "webgpu", expected: /404/ }, async (page) => {
         const asked = { ...request, steps: 3 };
         const expected = await undisturbed(page, asked, device);

@@ -23,11 +23,12 @@ const SLOW = 6.5;
 /**
  * What goes wrong with one answer; everything may be left out, and be combined.
  * @typedef {object} Fault
+ * @property {Promise<unknown>} [hold] Answers only when this is kept.
  * @property {number} [status] Answers this, with an empty body.
  * @property {Record<string, string>} [headers] More headers, or others: `retry-after`, `location`, `content-range`, `etag`.
  * @property {boolean} [ignoreRange] Answers 200 and the whole file.
  * @property {boolean} [gzip] Compresses the body, and says so.
- * @property {string} [before] Puts this text before the file's.
+ * @property {string} [before] Puts this text before the file's, for this once: it is not to be kept.
  * @property {number} [flip] Flips the lowest bit of the byte at this offset of the file.
  * @property {number} [part] Answers only so many bytes of the range, and says so.
  * @property {number} [extra] The body is that many bytes longer than `content-length` says.
@@ -81,8 +82,9 @@ async function send(response, body, line, request) {
  *
  * The answer's `fault` may be set to a function of a request that answers what goes wrong with it: a {@link Fault}, or nothing.
  * `requests` lists what was asked for, as `{ path, method, range, headers, status, sent, closed }`: `range` is `[start, end)`,
- * `sent` the bytes of the body that went out, `closed` whether the client has all of it, or wants no more. `elsewhere` is the same server under another origin, which lets no page read it, unless a fault's
- * headers do. `prelude` is JavaScript that the worker runs before anything else.
+ * `sent` the bytes of the body that went out, `closed` whether the client has all of it, or wants no more. `elsewhere` is the same
+ * server under another origin, which lets no page read it, unless a fault's headers do. `prelude` is JavaScript that the worker runs
+ * before anything else. While it is `down`, nobody gets through to it.
  */
 export async function serve(www, models) {
   const lines = new Map();
@@ -100,6 +102,7 @@ export async function serve(www, models) {
     /** @type {Fault} */
     const fault = tests.fault?.(asked) ?? {};
     tests.requests.push(asked);
+    await fault.hold;
 
     const reply = (status, headers = {}) => {
       asked.status = status;
@@ -109,13 +112,13 @@ export async function serve(www, models) {
     if (!found?.isFile()) return reply(404).end();
     const etag = `"${size}-${found.mtimeMs}"`;
     const type = TYPES[extname(file)] ?? "application/octet-stream";
-    const common = { "content-type": type, "cache-control": "no-cache", "accept-ranges": "bytes", etag };
-    if (headers["if-none-match"] === etag && !fault.before) return reply(304, common).end();
+    const before = (path === "/worker.js" ? tests.prelude : "") + (fault.before ?? "");
+    const common = { "content-type": type, "cache-control": before ? "no-store" : "no-cache", "accept-ranges": "bytes", etag };
+    if (headers["if-none-match"] === etag && !before) return reply(304, common).end();
 
     let body = await readFile(file);
-    if (path === "/worker.js") body = Buffer.concat([Buffer.from(tests.prelude), body]);
     if (kind === "broken" && !file.endsWith(".json")) body[body.length - 7] ^= 4;
-    if (fault.before) body = Buffer.concat([Buffer.from(fault.before), body]);
+    if (before) body = Buffer.concat([Buffer.from(before), body]);
     if (fault.flip < size) body[fault.flip] ^= 1;
     const whole = !asked.range || fault.ignoreRange || (headers["if-range"] ?? etag) !== etag;
     if (!whole) {
@@ -137,7 +140,9 @@ export async function serve(www, models) {
     response.end();
   }
 
+  let down = false;
   const server = createServer((request, response) => void answer(request, response));
+  server.on("connection", (socket) => down && socket.destroy());
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
   const tests = {
@@ -147,6 +152,10 @@ export async function serve(www, models) {
     prelude: "",
     /** @type {((request: any) => Fault | undefined) | undefined} */
     fault: undefined,
+    set down(value) {
+      down = value;
+      if (down) server.closeAllConnections();
+    },
     close() {
       server.close();
       server.closeAllConnections();

@@ -91,12 +91,28 @@ test("misbehaves on command", async () => {
   assert.deepEqual([packed.headers["content-encoding"], gunzipSync(packed.body)], ["gzip", bytes.subarray(10, 30)]);
   assert.equal((await spoilt({ flip: 12 })).body[2], 12 ^ 1);
   assert.deepEqual((await spoilt({ flip: 5 })).body, bytes.subarray(10, 30));
+  const begun = await spoilt({ before: "// " }, {});
+  assert.deepEqual([begun.body.subarray(0, 3).toString(), begun.headers["cache-control"]], ["// ", "no-store"]);
   const cut = await spoilt({ cut: 7 });
   assert.deepEqual([cut.headers["content-length"], cut.body, cut.whole], ["20", bytes.subarray(10, 17), false]);
   server.fault = () => ({ stall: 6 });
   const stalled = await ask("/sound/model/a.gguf", part, 6);
   assert.deepEqual([stalled.body, stalled.whole], [bytes.subarray(10, 16), false]);
   server.fault = ({ range }) => (range ? { status: 500 } : undefined);
+  assert.equal((await ask("/sound/model/a.gguf")).status, 200);
+});
+
+test("keeps an answer back, and is down, as long as it is told", async () => {
+  let release;
+  const hold = new Promise((resolve) => (release = resolve));
+  const answer = spoilt({ hold });
+  while (server.requests.length === 0) await new Promise(setImmediate);
+  assert.equal(server.requests[0].status, 0);
+  release();
+  assert.equal((await answer).status, 206);
+  server.down = true;
+  await assert.rejects(ask("/"));
+  server.down = false;
   assert.equal((await ask("/sound/model/a.gguf")).status, 200);
 });
 

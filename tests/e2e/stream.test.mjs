@@ -10,7 +10,7 @@ import { FIREFOX, PATIENCE, model, start, withPage } from "./browser.mjs";
 /** What Chromium holds of a response until it is read, and forgets when the connection is cut. */
 const CHUNK = 1 << 21;
 /** A load is cut so many times in each of so many browsers. */
-const [CUTS, TABS] = [25, 8];
+const [CUTS, TABS] = FIREFOX ? [4, 2] : [25, 8];
 const request = { prompt: "red apple", seed: 7, steps: 2 };
 let server;
 /** Bytes of the weights that drawing from words needs. */
@@ -53,8 +53,8 @@ function sent() {
 }
 
 /** Runs `body` with a page that runs nothing of its own, in an origin whose storage is empty. */
-const withBlank = (body) =>
-  withPage({ expected: /Failed to load resource/ }, async (page) => {
+const withBlank = (body, wish = {}) =>
+  withPage({ expected: /Failed to load resource/, ...wish }, async (page) => {
     server.fault = undefined;
     server.requests.length = 0;
     await page.goto(`${server.url}/page/style.css`);
@@ -88,8 +88,12 @@ const load = (page, { draw = false, url = `${server.url}/sound/model/`, store = 
 /** Empties what the origin keeps. */
 const forget = (page) =>
   page.evaluate(async () => {
-    const root = await navigator.storage.getDirectory();
-    await root.removeEntry("pangu-draw", { recursive: true }).catch(() => {});
+    const unless = (name) => (error) => {
+      if (error.name !== name) throw error;
+    };
+    // Where there is no room at all, Firefox makes no directory.
+    const root = await navigator.storage.getDirectory().catch(unless("UnknownError"));
+    await root?.removeEntry("pangu-draw", { recursive: true }).catch(unless("NotFoundError"));
     await new Promise((resolve, reject) => {
       const request = indexedDB.deleteDatabase("pangu-draw-chunks");
       Object.assign(request, { onsuccess: resolve, onerror: () => reject(request.error) });
@@ -210,23 +214,20 @@ for (const [where, { prelude, harm }] of Object.entries(STORES)) describe(`weigh
       assert.ok(first + sent() <= total + CHUNK);
     }));
 
-  // Only Chromium can be told to be short of room.
-  test("need no store: without room, or without being asked to", { timeout: PATIENCE, skip: FIREFOX }, () =>
+  test("need no store: without room, or without being asked to", { timeout: PATIENCE }, () =>
     withBlank(async (page) => {
-      const session = await page.context().newCDPSession(page);
-      await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 2 * CHUNK });
       const full = await load(page, { draw: true });
       assert.equal(full.loaded, total);
       assert.ok(full.plan.storedBytes < total);
-      await session.send("Storage.overrideQuotaForOrigin", { origin: server.url });
+      assert.deepEqual((await load(page, { draw: true })).picture, full.picture, "and again, when there is no room from the beginning");
       await forget(page);
       const without = await load(page, { draw: true, store: false });
       assert.deepEqual([without.picture, without.plan.storedBytes], [full.picture, 0]);
-    }));
+    }, { room: { origin: server.url, bytes: 2 * CHUNK } }));
 });
 
 describe("a load", () => {
-  test(`that dies at any of ${TABS * CUTS} bytes goes on where it ended`, { timeout: PATIENCE, skip: FIREFOX }, () =>
+  test(`that dies at any of ${TABS * CUTS} bytes goes on where it ended`, { timeout: PATIENCE }, () =>
     withBlank(async (page) => {
       let state = 1;
       const random = (below) => (state = (state * 48271) % 2147483647) % below;
@@ -282,15 +283,12 @@ describe("a load", () => {
   test("outlives what passes", { timeout: PATIENCE }, () =>
     withBlank(async (page) => {
       for (const fault of [
-        { cut: 0 },
         { cut: 1000 },
-        { stall: 10 },
         { part: 5000 },
-        { gzip: true },
         ({ range }) => ({ flip: range[0] + 7 }),
         { status: 503 },
-        { status: 429, headers: { "retry-after": "1" } },
-        { status: 500 },
+        // The rest waits longer, and says less of a browser. Of a part that is compressed Chromium gives out nothing.
+        ...(FIREFOX ? [] : [{ cut: 0 }, { stall: 10 }, { gzip: true }, { status: 429, headers: { "retry-after": "1" } }, { status: 500 }]),
       ]) {
         server.fault = nth(2, fault);
         assert.equal((await load(page)).loaded, total, JSON.stringify(fault) ?? "flip");
@@ -318,6 +316,8 @@ describe("a load", () => {
         [{ status: 404 }, "ReadError", "refused"],
         [{ status: 416 }, "ReadError", "read"],
         [{ headers: { "content-range": "bytes 7-9/10" } }, "ReadError", "read"],
+        // Firefox gives it out, and says what it is.
+        ...(FIREFOX ? [[{ gzip: true }, "ReadError", "read"]] : []),
       ]) {
         server.fault = nth(2, fault);
         const error = await load(page);

@@ -5,7 +5,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Timeline } from "../../www/page/timeline.js";
-import { AXE, PATIENCE, ROOT, model, open, start, ui, withPage, work } from "./browser.mjs";
+import { PATIENCE, ROOT, assertAccessible, few, model, open, start, ui, withPage, work } from "./browser.mjs";
 
 const VOCABULARY = {
   format: 1,
@@ -43,11 +43,6 @@ before(async () => {
 after(() => server?.close());
 
 const query = { device: "cpu", model: "/sound/model/" };
-const violations = async (page) => {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-};
 
 describe("previews", () => {
   test("every step shows what the picture becomes, unless nothing shall", { timeout: PATIENCE }, () =>
@@ -116,9 +111,9 @@ describe("the panel", () => {
         assert.match(await decoder.textContent(), /\d.*[kM]B/);
         assert.equal(await table.locator(".beat").count(), 4);
         assert.ok(await page.locator("#fusion").isHidden(), "one model drew");
-        assert.deepEqual(await violations(page), []);
+        await assertAccessible(page);
         await page.setViewportSize({ width: 360, height: 800 });
-        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 360), "it fits a narrow screen");
+        await assertAccessible(page, "a narrow screen");
       }));
   }
 
@@ -155,7 +150,7 @@ describe("the panel", () => {
       // Of a model that is not the page's own, its maker's name says more.
       const { name } = JSON.parse(readFileSync(MANIFEST, "utf8"));
       await page.locator("#fusion-list").getByText(`${name} 0.50`, { exact: true }).first().waitFor();
-      assert.deepEqual(await violations(page), []);
+      await assertAccessible(page);
       await page.getByRole("button", { name: "中文" }).click();
       await page.locator("#fusion-list").getByText("轮廓辅助模型 0.50").first().waitFor();
     }));
@@ -254,7 +249,7 @@ describe("suggestions", () => {
 
       await prompt.pressSequentially("app");
       assert.deepEqual(await words(), ["apple", "red apple"]);
-      assert.deepEqual(await violations(page), []);
+      await assertAccessible(page);
       await page.keyboard.press("ArrowDown");
       await page.keyboard.press("ArrowDown");
       assert.equal(await prompt.getAttribute("aria-activedescendant"), "suggestion-1");
@@ -295,12 +290,12 @@ describe("suggestions", () => {
       assert.ok(known.includes(await prompt.inputValue()), await prompt.inputValue());
     }));
 
-  for (const [what, content] of [
+  for (const [what, content] of few([
     ["is not there", undefined],
     ["is no JSON", "{"],
     ["is of another format", JSON.stringify({ ...VOCABULARY, format: 2 })],
     ["is far too long", JSON.stringify({ ...VOCABULARY, more: "x".repeat(300_000) })],
-  ]) {
+  ])) {
     test(`there are none where the file ${what}`, { timeout: PATIENCE }, () =>
       withPage({ expected: /404/ }, async (page) => {
         server.fault = ({ path }) => (path.endsWith("vocabulary.json") && content === undefined ? { status: 404 } : undefined);
