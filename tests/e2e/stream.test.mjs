@@ -355,6 +355,6 @@ describe("a load", () => {
         return Generator.load("/sound/model/", { device: "cpu", signal: controller.signal, onProgress }).catch(({ code }) => code);
       }, CHUNK);
       assert.equal(code, "cancelled");
-      while (weights().some(({ open }) => open)) await page.waitForTimeout(20);
+      while (weights().some(({ closed }) => !closed)) await page.waitForTimeout(20);
     }));
 });
