@@ -324,16 +324,10 @@ pub use native::Native;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 mod native {
     use super::*;
-    use std::{
-        future::poll_fn,
-        io::Read,
-        sync::{
-            Arc, Mutex, PoisonError,
-            mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
-        },
-        task::{Poll, Waker},
-        thread,
-    };
+    use futures_channel::mpsc::{Receiver, Sender, channel};
+    use futures_util::StreamExt;
+    use pollster::block_on;
+    use std::{future::poll_fn, io::Read, thread};
     use ureq::http::{Response, response::Parts};
 
     /// Bytes of a piece, at most, and pieces that are held until somebody asks for them. The network's own buffers hold more.
@@ -351,69 +345,19 @@ mod native {
         }
     }
 
-    /// Wakes whoever waits, also when it is dropped.
-    #[derive(Default)]
-    struct Bell(Arc<Mutex<Option<Waker>>>);
-
-    impl Bell {
-        fn ring(&self) {
-            let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-            waker.into_iter().for_each(Waker::wake);
-        }
-    }
-
-    impl Drop for Bell {
-        fn drop(&mut self) {
-            self.ring();
-        }
-    }
-
-    /// What another thread puts here. In the order of the fields, the last message is out before the bell rings for the last time.
-    struct Outbox<T>(SyncSender<T>, Bell);
-
-    impl<T> Outbox<T> {
-        /// Hands `message` over, as soon as there is room for it; false if nobody wants it any more.
-        fn put(&self, message: T) -> bool {
-            let taken = self.0.send(message).is_ok();
-            self.1.ring();
-            taken
-        }
-    }
-
-    /// What another thread has put here.
-    struct Inbox<T>(Receiver<T>, Arc<Mutex<Option<Waker>>>);
-
-    impl<T> Inbox<T> {
-        /// The next message; none when there will be no more.
-        async fn next(&mut self) -> Option<T> {
-            poll_fn(|context| {
-                // First this: what is put here after we looked wakes us.
-                *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-                match self.0.try_recv() {
-                    Ok(message) => Poll::Ready(Some(message)),
-                    Err(TryRecvError::Disconnected) => Poll::Ready(None),
-                    Err(TryRecvError::Empty) => Poll::Pending,
-                }
-            })
-            .await
-        }
-    }
-
-    /// Two ends of a queue with room for so many messages.
-    fn queue<T>(room: usize) -> (Outbox<T>, Inbox<T>) {
-        let ((sender, receiver), bell) = (sync_channel(room), Bell::default());
-        let inbox = Inbox(receiver, bell.0.clone());
-        (Outbox(sender, bell), inbox)
+    /// Hands `message` over, as soon as there is room for it; false if nobody wants it any more.
+    fn put<T>(outbox: &mut Sender<T>, message: T) -> bool {
+        block_on(poll_fn(|context| outbox.poll_ready(context))).is_ok() && outbox.start_send(message).is_ok()
     }
 
     /// Runs `work` on a thread of its own; answers what it hands over.
-    fn aside<T: Send + 'static>(work: impl FnOnce(Outbox<T>) + Send + 'static) -> Result<Inbox<T>, Broken> {
-        let (outbox, inbox) = queue(1);
+    fn aside<T: Send + 'static>(work: impl FnOnce(Sender<T>) + Send + 'static) -> Result<Receiver<T>, Broken> {
+        let (outbox, inbox) = channel(0);
         let thread = thread::Builder::new().name("http".into()).spawn(move || work(outbox));
         thread.map(|_| inbox).map_err(|error| Broken(error.to_string()))
     }
 
-    type Pieces = Inbox<Result<Vec<u8>, Broken>>;
+    type Pieces = Receiver<Result<Vec<u8>, Broken>>;
 
     impl Body for Pieces {
         fn piece(&mut self) -> Pending<'_, Result<Option<Vec<u8>>, Broken>> {
@@ -422,10 +366,10 @@ mod native {
     }
 
     /// Reads a response until it ends or nobody wants it any more.
-    fn receive(response: Response<ureq::Body>, answers: &Outbox<Result<(Parts, Pieces), Broken>>) {
+    fn receive(response: Response<ureq::Body>, answers: &mut Sender<Result<(Parts, Pieces), Broken>>) {
         let (head, body) = response.into_parts();
-        let (outbox, pieces) = queue(PIECES);
-        if !answers.put(Ok((head, pieces))) {
+        let (mut outbox, pieces) = channel(PIECES);
+        if !put(answers, Ok((head, pieces))) {
             return;
         }
         let mut reader = body.into_reader();
@@ -435,10 +379,10 @@ mod native {
                 Ok(0) => false,
                 Ok(len) => {
                     piece.truncate(len);
-                    outbox.put(Ok(piece))
+                    put(&mut outbox, Ok(piece))
                 }
                 Err(error) => {
-                    outbox.put(Err(Broken(error.to_string())));
+                    put(&mut outbox, Err(Broken(error.to_string())));
                     false
                 }
             };
@@ -460,9 +404,9 @@ mod native {
                     .header("Accept-Encoding", "identity")
                     .header("Range", format!("bytes={}-{}", get.range.start, get.range.end.saturating_sub(1)));
                 let request = if get.fresh { request.header("Cache-Control", "no-cache") } else { request };
-                let mut answers = aside(|answers| match request.call() {
-                    Ok(response) => receive(response, &answers),
-                    Err(error) => _ = answers.put(Err(Broken(error.to_string()))),
+                let mut answers = aside(|mut answers| match request.call() {
+                    Ok(response) => receive(response, &mut answers),
+                    Err(error) => _ = put(&mut answers, Err(Broken(error.to_string()))),
                 })?;
                 let answer = answers.next().await.unwrap_or_else(|| Err(Broken("nobody answers".into())));
                 let (head, pieces) = answer?;
@@ -480,7 +424,7 @@ mod native {
 
         fn sleep(&self, time: Duration) -> Pending<'_, ()> {
             Box::pin(async move {
-                if let Ok(mut slept) = aside(move |_: Outbox<()>| thread::sleep(time)) {
+                if let Ok(mut slept) = aside(move |_: Sender<()>| thread::sleep(time)) {
                     slept.next().await;
                 }
             })
