@@ -60,6 +60,8 @@ const flags = ({ webgpu, camera }) => [
 /** Firefox's preferences for the same, and for what Playwright emulates in Chromium only. */
 const preferences = ({ camera, room, privately, context: { colorScheme, hasTouch, permissions } }) => ({
   "network.dns.localDomains": INSECURE,
+  // Painting sixty frames a second without a GPU would be a third of all work.
+  "layout.frame_rate": 15,
   "layout.css.prefers-color-scheme.content-override": colorScheme === "dark" ? 0 : 1,
   ...(hasTouch && { "ui.primaryPointerCapabilities": 1, "ui.allPointerCapabilities": 1, "ui.useOverlayScrollbars": 1 }),
   ...(permissions && { "dom.events.testing.asyncClipboard": true }),
