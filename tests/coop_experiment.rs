@@ -98,8 +98,13 @@ fn models(root: &Path) -> Depot {
     home.components.iter_mut().for_each(|component| component.folder = Some("default".into()));
     let text = home.components[0].clone();
     let mut pipeline = PipelineConfig::from_json(&home.pipeline).unwrap();
-    let companion =
-        |folder: &str| Companion { folder: folder.into(), strength: 0.5, until: 0.6, falloff: Falloff::Noise };
+    let companion = |folder: &str| Companion {
+        folder: folder.into(),
+        strength: 0.5,
+        until: 0.6,
+        falloff: Falloff::Noise,
+        guidance_scale: None,
+    };
     pipeline.defaults.steps = 2;
     pipeline.companions =
         BTreeMap::from([(ControlKind::Outline, companion("sketch")), (ControlKind::Variation, companion("variation"))]);

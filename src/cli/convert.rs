@@ -86,7 +86,7 @@ fn parse_companion(text: &str) -> Result<(ControlKind, Companion)> {
         return Err(Error::Invalid { parameter: "companion", why: why() + ", with numbers from 0 to 1" });
     }
     let folder = folder.into();
-    Ok((kind.parse()?, Companion { folder, strength, until, falloff: Falloff::Constant }))
+    Ok((kind.parse()?, Companion { folder, strength, until, falloff: Falloff::Constant, guidance_scale: None }))
 }
 
 impl ConvertArgs {

@@ -108,6 +108,10 @@ pub struct Companion {
     /// How the weight falls until there.
     #[serde(default)]
     pub falloff: Falloff,
+    /// Its guidance by words, or by its picture, while it draws along; its own default, if this is not said. Words are mostly the
+    /// home model's part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f64>,
 }
 
 /// A ControlNet ([`crate::nets::controlnet`]) that sees an outline.
@@ -435,7 +439,10 @@ impl PipelineConfig {
         if config.control.as_ref().is_some_and(|control| !(0.0..=50.0).contains(&control.guidance_scale)) {
             return Err(corrupt("control.guidance_scale is outside 0 to 50".into()));
         }
-        for Companion { folder, strength, until, .. } in config.companions.values() {
+        for Companion { folder, strength, until, guidance_scale, .. } in config.companions.values() {
+            if guidance_scale.is_some_and(|scale| !(0.0..=50.0).contains(&scale)) {
+                return Err(corrupt(format!("companion `{folder}` has a guidance_scale outside 0 to 50")));
+            }
             plain_name("companions", folder)?;
             if ![strength, until].into_iter().all(|share| (0.0..=1.0).contains(share)) {
                 return Err(corrupt(format!("companion `{folder}` has a strength or an end outside 0 to 1")));

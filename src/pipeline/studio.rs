@@ -140,6 +140,8 @@ impl<'a> Studio<'a> {
             // As long as a companion draws along, it follows its own control wholly: the fusion weighs it.
             let companion = self.companion(control.kind)?;
             let mut ask = self.ask(companion, companion.config.own_size(size), sigmas);
+            let own = self.home.config.companions.get(&control.kind).and_then(|companion| companion.guidance_scale);
+            ask.guidance_scale = own.unwrap_or(ask.guidance_scale);
             (ask.outline, ask.picture) = match control.kind {
                 ControlKind::Outline => (image.map(|image| Outline { image, scale: 1.0, until: 0.0 }), None),
                 ControlKind::Variation => (None, image),

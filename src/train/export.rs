@@ -239,19 +239,20 @@ const FITTED: usize = 64;
 const T_LOW: f64 = 400.0;
 
 /// Guidance by the outline, as docs/coop.md found best.
-const OUTLINE_GUIDANCE: f64 = 2.0;
+const OUTLINE_GUIDANCE: f64 = 3.0;
 
 /// Who draws along with the default model, and how much, as docs/coop.md found best.
 fn companions() -> BTreeMap<ControlKind, Companion> {
-    let companion = |folder: &str, strength, until| Companion {
+    let companion = |folder: &str, strength, guidance_scale| Companion {
         folder: folder.into(),
         strength,
-        until,
+        until: 1.0,
         falloff: Falloff::Constant,
+        guidance_scale,
     };
     BTreeMap::from([
-        (ControlKind::Outline, companion("sketch", 0.6, 1.0)),
-        (ControlKind::Variation, companion("variation", 0.3, 1.0)),
+        (ControlKind::Outline, companion("sketch", 0.6, Some(1.0))),
+        (ControlKind::Variation, companion("variation", 0.3, None)),
     ])
 }
 
