@@ -12,8 +12,8 @@ use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortSignal, ReadableStream, Request, RequestCache, RequestInit, Response, WorkerGlobalScope};
 
-/// Bytes that are taken from the browser at once, at most. What it has taken from the network and not handed over is lost when the
-/// connection is cut.
+/// Bytes that are taken from the browser at once, at most: what it hands over unasked is up to 2 MiB, and would be in memory beside
+/// the chunk.
 const PIECE: u32 = 256 << 10;
 
 #[wasm_bindgen]

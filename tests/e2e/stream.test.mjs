@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { FIREFOX, PATIENCE, model, start, withPage } from "./browser.mjs";
 
-/** What Chromium holds of a response until it is read, and forgets when the connection is cut. */
-const CHUNK = 1 << 21;
+/** As usual; and more than Chromium holds of a response until it is read, and forgets when the connection is cut. */
+const CHUNK = 4 << 20;
 /** A load is cut so many times in each of so many browsers. */
 const [CUTS, TABS] = FIREFOX ? [4, 2] : [25, 8];
 const request = { prompt: "red apple", seed: 7, steps: 2 };
@@ -17,7 +17,7 @@ let server;
 let total;
 
 /** So many chunks more of a file follow its last tensor. */
-const MORE = { unet: 2, decoder: 1 };
+const MORE = { unet: 1, decoder: 1 };
 
 /** Makes the model's files a few chunks long. */
 function lengthen(folder) {
