@@ -227,7 +227,7 @@ for (const [where, { prelude, harm }] of Object.entries(STORES)) describe(`weigh
 });
 
 describe("a load", () => {
-  test(`that dies at any of ${TABS * CUTS} bytes goes on where it ended`, { timeout: PATIENCE }, () =>
+  test(`that dies at any of ${TABS * CUTS} bytes goes on where it ended`, { timeout: 3 * PATIENCE }, () =>
     withBlank(async (page) => {
       let state = 1;
       const random = (below) => (state = (state * 48271) % 2147483647) % below;
