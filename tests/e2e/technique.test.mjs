@@ -190,7 +190,7 @@ describe("the panel", () => {
         const estimates = ["home", "sketch"].map((model) => ({ model, weight: 0.5, picture: null }));
         hearStep({ stage: "denoise", step: 1, steps: 1, within: 0, sigma: 1, expert: null, insight: { noisy: null, estimates } });
         document.querySelector("#technique").open = true;
-        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        while (!document.querySelector("#timeline-parts tr")) await new Promise(requestAnimationFrame);
         return [...document.querySelectorAll("#timeline-parts tr")].map(({ cells: [head, came] }) => [head.textContent, came.textContent.match(/\((.*)\)/)?.[1]]);
       });
       const rows = heads.filter(([head]) => / · (home|sketch)$/.test(head));
