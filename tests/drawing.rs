@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use pangu_draw::{
-    Image,
+    Image, Result,
     cli::Cli,
     device::{self, DeviceChoice},
     nets::Pace,
@@ -12,6 +12,7 @@ use pangu_draw::{
 };
 use pollster::block_on;
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -34,9 +35,12 @@ fn converted(name: &str, more: &[&str]) -> Generator {
     let output = folder.display().to_string();
     let arguments = ["pangu-draw", "convert", &golden, "-o", &output, "--quantize", "f32"];
     Cli::parse_from(arguments.iter().chain(more)).run().unwrap();
-    let depot = Depot::new(Rc::new(FolderSource(folder)), None);
-    let device = block_on(device::open(DeviceChoice::Cpu)).unwrap();
-    block_on(Generator::open(depot, device, MEMORY)).unwrap()
+    open(folder).unwrap()
+}
+
+fn open(folder: PathBuf) -> Result<Generator> {
+    let device = block_on(device::open(DeviceChoice::Cpu))?;
+    block_on(Generator::open(Depot::new(Rc::new(FolderSource(folder)), None), device, MEMORY))
 }
 
 fn request() -> Request {
@@ -238,4 +242,38 @@ fn a_picture_says_how_it_was_drawn() {
     assert_eq!(lines[..3], ["a red apple", "Negative prompt: green", "leaf"]);
     assert!(lines[3].starts_with("Steps: 6, Sampler: "), "{}", lines[3]);
     assert_eq!(texts[1], ("pangu-draw", serde_json::to_string(&drawing.settings).unwrap()));
+}
+
+#[test]
+fn a_companion_is_guided_as_the_model_says_that_it_draws_along_with() {
+    let net = format!("{}/tests/goldens/pipeline_sd_controlnet", env!("CARGO_MANIFEST_DIR"));
+    converted("guided-sketch", &["--controlnet", &net]);
+    converted("guided", &["--companion", "outline=drawing-guided-sketch"]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drawing-guided");
+    let path = folder.join("model.json");
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let guided = |scale: serde_json::Value| {
+        let mut manifest = manifest.clone();
+        manifest["pipeline"]["companions"]["outline"]["guidance_scale"] = scale;
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        open(folder.clone())
+    };
+    let drawn = |scale| {
+        let outline = Control::new(ControlKind::Outline, picture(16, 16));
+        let (pace, blocks) = (Pace::cancellable(), Rc::new(Cell::new(0)));
+        pace.on_progress({
+            let blocks = blocks.clone();
+            move |_| blocks.set(blocks.get() + 1)
+        });
+        let request = Request { controls: vec![outline], steps: Some(2), ..request() };
+        let generator = guided(scale).unwrap();
+        let drawing = block_on(generator.generate(&request, &pace, &mut |_| {})).unwrap();
+        (drawing.image, blocks.get())
+    };
+    // Stable Diffusion's own guidance is 7.5.
+    let own = drawn(serde_json::Value::Null);
+    assert!(drawn(7.5.into()) == own);
+    let unguided = drawn(1.0.into());
+    assert!(unguided.0 != own.0 && unguided.1 < own.1, "{} and {} blocks", unguided.1, own.1);
+    assert_eq!(guided(51.0.into()).err().unwrap().code(), "corrupt");
 }
