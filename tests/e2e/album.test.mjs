@@ -695,10 +695,13 @@ describe("a picture that is dropped", () => {
       const before = await shownFile(page);
       const settings = itxt("pangu-draw", JSON.stringify({ prompt: "dog" }));
       const header = (width) => ["IHDR", Buffer.from(`${width}000000010806000000`, "hex")];
-      for (const [width, pixels] of [["00000001", Buffer.from("no pixels")], ["7fffffff", deflateSync(Buffer.alloc(5))]]) {
-        const broken = assemble(header(width), settings, ["IDAT", pixels], ["IEND", Buffer.alloc(0)]);
+      const broken = [["7fffffff", deflateSync(Buffer.alloc(5))]];
+      // Firefox takes pixels as far as they go.
+      if (!FIREFOX) broken.push(["00000001", Buffer.from("no pixels")]);
+      for (const [width, pixels] of broken) {
+        const file = assemble(header(width), settings, ["IDAT", pixels], ["IEND", Buffer.alloc(0)]);
         await page.locator("#prompt").fill("");
-        await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(broken) });
+        await page.locator("#file").setInputFiles({ name: "x.png", mimeType: "image/png", buffer: Buffer.from(file) });
         await page.getByText("The settings in the file are filled in, but its picture cannot be shown").waitFor();
         assert.equal(await page.locator("#prompt").inputValue(), "dog");
         assert.deepEqual([await small(page).count(), await shownFile(page)], [1, before]);
